@@ -8,7 +8,13 @@
 //! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `hop`, `chunked`,
 //! `encode`, `status`, `reply`.
 
+pub mod encode;
 pub mod fields;
+pub mod framing;
 pub mod head;
+pub mod host;
 pub mod known;
 pub mod parse;
+pub mod status;
+pub mod target;
+pub mod upstream_path;
