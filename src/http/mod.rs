@@ -8,13 +8,16 @@
 //! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `hop`, `chunked`,
 //! `encode`, `status`, `reply`.
 
+pub mod chunked;
 pub mod encode;
 pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod hop;
 pub mod host;
 pub mod known;
 pub mod parse;
+pub mod reply;
 pub mod status;
 pub mod target;
 pub mod upstream_path;
