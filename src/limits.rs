@@ -19,8 +19,6 @@ pub const REQUEST_BODY_DRAINED_BYTES: u64 = 256 << 10;
 pub const LINGER_MS: u64 = 2_000;
 /// Interim (1xx) answers that one upstream may send before its answer.
 pub const INTERIM_RESPONSES_MAX: usize = 16;
-/// Bytes of a trailer section (RFC 9112 section 7.1.2).
-pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 /// Period of the sweep that looks for overdue sockets, and so the precision of every data-plane timeout.
 pub const SWEEP_MS: u64 = 50;
 /// How long a request waits for the first resolution of its service's host name.
@@ -67,3 +65,20 @@ pub const TRAILER_BYTES_MAX: u32 = 8 << 10;
 const _: () = assert!(REQUEST_FIELDS_MAX <= FIELDS_MAX && RESPONSE_FIELDS_MAX <= FIELDS_MAX);
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_FIELD_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
+// router
+
+/// A route path longer than this is refused: no request head that is accepted could match it, and it bounds how deep a
+/// path trie can nest.
+pub const ROUTE_PATH_BYTES_MAX: usize = 4 << 10;
+/// Index entries of one route (hosts x paths); applying a route costs time in proportion to it.
+pub const ROUTE_ENTRIES_MAX: usize = 1 << 14;
+/// A compiled regex of a route, in bytes of program. Shared by all cores.
+pub const ROUTE_REGEX_PROGRAM_BYTES_MAX: usize = 10 << 20;
+/// What one core may cache to run one regex quickly, in bytes; beyond it the regex runs slower, never wrong.
+pub const ROUTE_REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
+/// Parentheses and repetitions of a regex may nest so deep.
+pub const ROUTE_REGEX_NESTING_MAX: u32 = 100;
+const _: () = assert!(
+    ROUTE_ENTRIES_MAX < u16::MAX as usize,
+    "positions inside a route are u16"
+);
