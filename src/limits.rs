@@ -82,3 +82,11 @@ const _: () = assert!(
     ROUTE_ENTRIES_MAX < u16::MAX as usize,
     "positions inside a route are u16"
 );
+/// Exchanges (a request's working memory) that a core keeps for reuse.
+pub const EXCHANGES_KEPT_MAX: usize = 1024;
+/// An exchange that has grown beyond this is freed instead of kept.
+pub const EXCHANGE_KEPT_BYTES_MAX: usize = 256 << 10;
+/// Room left in a batch for the next record, so that a batch does not grow.
+pub const RECORD_ROOM_BYTES: usize = 2 << 10;
+/// Longest gap between two writes of a response to a client that does not read.
+pub const CLIENT_WRITE_MS: u64 = 60_000;

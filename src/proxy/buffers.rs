@@ -8,6 +8,9 @@ use monoio::buf::{IoBuf, IoBufMut};
 
 use crate::limits;
 
+/// Kept back behind what a read may fill: the end of a chunk and the last chunk.
+const TAIL_BYTES: usize = 16;
+
 /// Bytes `start..end` of an allocation: reads append at `end`, writes and parsers take from `start`.
 #[derive(Default)]
 pub struct Buf {
@@ -18,7 +21,7 @@ pub struct Buf {
 impl Buf {
     /// An empty buffer with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: Vec::with_capacity(capacity), start: 0 }
+        Self { bytes: Vec::with_capacity(capacity + TAIL_BYTES), start: 0 }
     }
 
     /// The live bytes.
@@ -41,9 +44,9 @@ impl Buf {
         self.len() == 0
     }
 
-    /// Bytes that can be appended without growing.
+    /// Bytes that a read may append. A few more are kept back, for the end of a chunk behind what was read.
     pub fn room(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        (self.bytes.capacity() - self.bytes.len()).saturating_sub(TAIL_BYTES)
     }
 
     /// Size of the allocation.
@@ -85,9 +88,9 @@ impl Buf {
         }
     }
 
-    /// Makes room for at least `more` bytes behind the live ones. Offsets of live bytes stay valid.
+    /// Makes room for a read of at least `more` bytes behind the live ones. Offsets of live bytes stay valid.
     pub fn reserve(&mut self, more: usize) {
-        self.bytes.reserve(more);
+        self.bytes.reserve(more + TAIL_BYTES);
     }
 
     /// Puts `head` directly before the live bytes, over bytes that were consumed there. Answers whether there was room.
@@ -122,7 +125,7 @@ unsafe impl IoBuf for Buf {
     }
 }
 
-// Safety: as above; `write_ptr..write_ptr + bytes_total` is the spare capacity of the vector.
+// Safety: as above; `write_ptr..write_ptr + bytes_total` lies within the spare capacity of the vector.
 unsafe impl IoBufMut for Buf {
     fn write_ptr(&mut self) -> *mut u8 {
         self.bytes.spare_capacity_mut().as_mut_ptr().cast()

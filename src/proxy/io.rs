@@ -93,6 +93,19 @@ impl Reader {
         self.slot.done.take().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Ready when the read under way has ended; its result stays for [`Reader::poll_done`].
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_done(cx).map(|done| self.slot.done.set(Some(done)))
+    }
+
+    /// The result of a read that has ended, to be looked at in place.
+    pub fn peek<T>(&self, look: impl FnOnce(&ReadDone) -> T) -> Option<T> {
+        let done = self.slot.done.take()?;
+        let seen = look(&done);
+        self.slot.done.set(Some(done));
+        Some(seen)
+    }
+
     /// Waits for the read under way.
     pub async fn done(&mut self) -> ReadDone {
         std::future::poll_fn(|cx| self.poll_done(cx)).await
@@ -106,13 +119,7 @@ impl Reader {
 
     /// Whether the read under way has not ended: a parked connection is usable only while this holds.
     pub fn is_quiet(&mut self) -> bool {
-        match self.poll_done(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => true,
-            Poll::Ready(done) => {
-                self.slot.done.set(Some(done));
-                false
-            }
-        }
+        self.poll_ended(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }
 
@@ -167,6 +174,15 @@ impl Conn {
         shutdown(self.fd, libc::SHUT_WR);
     }
 
+    /// Chooses the congestion control of the socket; one that the system does not offer changes nothing.
+    pub fn set_congestion(&self, name: &str) {
+        // Safety: plain setsockopt with the length of the text.
+        unsafe {
+            let len = name.len() as libc::socklen_t;
+            libc::setsockopt(self.fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), len);
+        }
+    }
+
     /// Ends the connection so that the peer sees a reset, not a regular end: for a truncated answer whose end the client
     /// would otherwise take for the regular one (HTTP/1.0 without a length).
     pub fn reset_on_drop(&self) {
@@ -199,30 +215,4 @@ pub fn shutdown(fd: RawFd, how: libc::c_int) {
     unsafe {
         libc::shutdown(fd, how);
     }
-}
-
-/// Polls two futures to their ends, side by side.
-pub async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    let (mut left, mut right) = (None, None);
-    std::future::poll_fn(move |cx| {
-        if left.is_none()
-            && let Poll::Ready(value) = a.as_mut().poll(cx)
-        {
-            left = Some(value);
-        }
-        if right.is_none()
-            && let Poll::Ready(value) = b.as_mut().poll(cx)
-        {
-            right = Some(value);
-        }
-        match (left.take(), right.take()) {
-            (Some(l), Some(r)) => Poll::Ready((l, r)),
-            (l, r) => {
-                (left, right) = (l, r);
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
+use crate::router::gates::Gates;
 use crate::router::matcher::Compiled;
 
 /// A route (spec/entities.md section 3).
@@ -17,11 +18,8 @@ pub struct RouteSpec {
     pub name: Option<Box<str>>,
     pub service: Option<Uuid>,
     pub matchers: Arc<Compiled>,
-    /// `protocols` holds `http`, respectively `https`.
-    pub http: bool,
-    pub https: bool,
-    /// 426, 301, 302, 307 or 308.
-    pub https_redirect_status: u16,
+    /// What `protocols` and `https_redirect_status_code` demand of a request that matched.
+    pub gates: Gates,
     pub strip_path: bool,
     pub preserve_host: bool,
     /// Whether a request body is gathered (as far as memory allows) before the upstream is asked.
