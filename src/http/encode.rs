@@ -2,7 +2,7 @@
 //! Values -> bytes: heads are written straight into the output buffer.
 //! Owns: the look of start lines, fields and numbers on the wire. Never: decides what is sent.
 
-use crate::http::fields::{Fields, Field};
+use crate::http::fields::{Field, Fields};
 use crate::http::status::reason_phrase;
 
 /// The empty line that ends a head.

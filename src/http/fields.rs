@@ -137,14 +137,7 @@ impl Fields {
     pub(super) fn push_parsed(&mut self, src: &[u8], name: Span, value: Span) {
         let known = Known::of(name.of(src));
         self.present |= known.bit();
-        self.items.push(Item {
-            name,
-            value,
-            known,
-            name_home: Home::Source,
-            value_home: Home::Source,
-            dead: false,
-        });
+        self.items.push(Item { name, value, known, name_home: Home::Source, value_home: Home::Source, dead: false });
     }
 
     /// Whether a known name is there at all; one bit test.

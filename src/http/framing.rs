@@ -86,11 +86,7 @@ pub fn request_framing(head: &RequestHead, src: &[u8]) -> Result<Framing, BadFra
 ///
 /// # Errors
 /// `BadFraming`: answer 502 and close the upstream connection.
-pub fn response_framing(
-    head: &ResponseHead,
-    src: &[u8],
-    to_head_request: bool,
-) -> Result<ResponseFraming, BadFraming> {
+pub fn response_framing(head: &ResponseHead, src: &[u8], to_head_request: bool) -> Result<ResponseFraming, BadFraming> {
     let declared = declared(&head.fields, src, head.version)?;
     if to_head_request || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(ResponseFraming::Empty);
@@ -166,8 +162,7 @@ pub fn keep_alive(version: Version, fields: &Fields, src: &[u8]) -> bool {
     if !fields.has(Known::Connection) {
         return version == Version::Http11;
     }
-    !connection_has(fields, src, b"close")
-        && (version == Version::Http11 || connection_has(fields, src, b"keep-alive"))
+    !connection_has(fields, src, b"close") && (version == Version::Http11 || connection_has(fields, src, b"keep-alive"))
 }
 
 /// Whether the Connection fields list `token`, in any case.

@@ -60,9 +60,7 @@ pub fn strip_response(fields: &mut Fields, src: &[u8], upgrade: Option<&[u8]>, t
 
 /// Whether the first TE line lists exactly `trailers`.
 pub fn accepts_trailers(fields: &Fields, src: &[u8]) -> bool {
-    fields
-        .get(src, Known::Te)
-        .is_some_and(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")))
+    fields.get(src, Known::Te).is_some_and(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")))
 }
 
 /// The Max-Forwards of an OPTIONS request (RFC 9110 section 7.6.2): at 0 the gateway answers itself, else it sends

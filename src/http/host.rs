@@ -93,8 +93,10 @@ fn bracketed_len(text: &[u8]) -> Result<usize, BadHost> {
 fn is_registered_name(name: &[u8]) -> bool {
     let allowed = |byte: &u8| {
         byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
-                | b';' | b'=' | b'%')
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' | b'%'
+            )
     };
     name.iter().all(allowed) && !name.windows(2).any(|pair| pair == b"..")
 }

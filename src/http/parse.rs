@@ -4,7 +4,7 @@
 //! Always: lines end in CRLF; a head that arrives in many pieces costs time linear in its length.
 
 use crate::http::fields::{Fields, Span};
-use crate::http::head::{Method, RequestHead, Resume, ResponseHead, Version};
+use crate::http::head::{Method, RequestHead, ResponseHead, Resume, Version};
 use crate::limits;
 use std::mem::MaybeUninit;
 
@@ -268,8 +268,7 @@ fn take_fields(
     }
     for (index, field) in parsed.iter().enumerate() {
         let name = span_of(buf, field.name.as_bytes());
-        let value =
-            if field.value.is_empty() { Span::new(name.end(), 0) } else { span_of(buf, field.value) };
+        let value = if field.value.is_empty() { Span::new(name.end(), 0) } else { span_of(buf, field.value) };
         if name.start as usize != next {
             return Err(BadHead::LineEnd);
         }

@@ -189,9 +189,10 @@ pub fn render_stub(status: u16, out: &mut Vec<u8>) {
 
 /// How many bytes `render_stub` will append.
 pub fn stub_len(status: u16) -> usize {
-    const STATICS: usize = "<html>\r\n<head><title></title></head>\r\n<body>\r\n<center><h1></h1></center>\r\n</body>\r\n\
+    const STATICS: usize =
+        "<html>\r\n<head><title></title></head>\r\n<body>\r\n<center><h1></h1></center>\r\n</body>\r\n\
                             </html>\r\n"
-        .len();
+            .len();
     STATICS + 2 * (digits(status) + 1 + reason_phrase(status).len())
 }
 
@@ -259,9 +260,7 @@ fn escape_json(byte: u8) -> Option<[u8; 6]> {
         b'\n' => *b"\\n\0\0\0\0",
         b'\r' => *b"\\r\0\0\0\0",
         b'\t' => *b"\\t\0\0\0\0",
-        0..=0x1f | 0x7f => {
-            [b'\\', b'u', b'0', b'0', DIGITS[byte as usize >> 4], DIGITS[byte as usize & 0xf]]
-        }
+        0..=0x1f | 0x7f => [b'\\', b'u', b'0', b'0', DIGITS[byte as usize >> 4], DIGITS[byte as usize & 0xf]],
         _ => return None,
     })
 }

@@ -91,7 +91,9 @@ fn split_absolute(raw: &[u8]) -> Result<Target<'_>, BadTarget> {
     }
     Ok(match tail {
         [] => Target { form: Form::Absolute, authority: Some(authority), path: b"/", query: None },
-        [b'?', query @ ..] => Target { form: Form::Absolute, authority: Some(authority), path: b"/", query: Some(query) },
+        [b'?', query @ ..] => {
+            Target { form: Form::Absolute, authority: Some(authority), path: b"/", query: Some(query) }
+        }
         _ => with_path(Form::Absolute, Some(authority), tail),
     })
 }
@@ -208,6 +210,25 @@ pub(super) fn hex_value(digit: u8) -> Option<u8> {
 
 /// Bytes whose triplet means something else than the byte (spec/router.md section 2.1).
 fn is_reserved(byte: u8) -> bool {
-    matches!(byte, b'!' | b'*' | b'\'' | b'(' | b')' | b';' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b',' | b'/'
-        | b'?' | b'%' | b'#' | b'[' | b']')
+    matches!(
+        byte,
+        b'!' | b'*'
+            | b'\''
+            | b'('
+            | b')'
+            | b';'
+            | b':'
+            | b'@'
+            | b'&'
+            | b'='
+            | b'+'
+            | b'$'
+            | b','
+            | b'/'
+            | b'?'
+            | b'%'
+            | b'#'
+            | b'['
+            | b']'
+    )
 }
