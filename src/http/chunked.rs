@@ -321,7 +321,9 @@ mod tests {
 
     #[test]
     fn bad_chunks_are_refused() {
-        for size in ["zz\r\n", "\r\n", ";a\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1 ;a\r\n", "1,\r\n", "\0"] {
+        for size in
+            ["zz\r\n", "\r\n", ";a\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1 ;a\r\n", "1,\r\n", "\0"]
+        {
             check(size, Err(BadChunk::Size));
         }
         check("00000000000000001\r\n", Err(BadChunk::Size));
@@ -333,9 +335,18 @@ mod tests {
         for end in ["1\r\nxx\r\n", "1\r\nx\n", "1\r\nx\rx", "1\r\nx0\r\n"] {
             check(end, Err(BadChunk::DataEnd));
         }
-        for trailer in ["0\r\n\n", "0\r\n\rx", "0\r\nA\r\n", "0\r\nA : b\r\n", "0\r\n A: b\r\n", "0\r\n: b\r\n", "0\r\nA: b\n",
-            "0\r\nA: b\r\n c\r\n", "0\r\nA: \0\r\n", "0\r\nA: b\rc"]
-        {
+        for trailer in [
+            "0\r\n\n",
+            "0\r\n\rx",
+            "0\r\nA\r\n",
+            "0\r\nA : b\r\n",
+            "0\r\n A: b\r\n",
+            "0\r\n: b\r\n",
+            "0\r\nA: b\n",
+            "0\r\nA: b\r\n c\r\n",
+            "0\r\nA: \0\r\n",
+            "0\r\nA: b\rc",
+        ] {
             check(trailer, Err(BadChunk::Trailer));
         }
     }
@@ -398,7 +409,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for (len, line) in [(1u64, "1\r\n"), (16, "10\r\n"), (0xdead_beef, "deadbeef\r\n"), (u64::MAX, "ffffffffffffffff\r\n")] {
+        for (len, line) in
+            [(1u64, "1\r\n"), (16, "10\r\n"), (0xdead_beef, "deadbeef\r\n"), (u64::MAX, "ffffffffffffffff\r\n")]
+        {
             assert_eq!(ChunkLine::new(len).as_bytes(), line.as_bytes());
         }
         let mut out = Vec::new();

@@ -281,7 +281,12 @@ mod tests {
             ("1.1 200 OK", "Content-Length: 3\r\nContent-Length: 4\r\n", false, Err(BadFraming::LengthsDiffer)),
             ("1.1 200 OK", "Transfer-Encoding: gzip\r\n", false, Err(BadFraming::EncodingUnknown)),
             ("1.0 200 OK", "Transfer-Encoding: chunked\r\n", false, Err(BadFraming::EncodingInHttp10)),
-            ("1.1 204 OK", "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", false, Err(BadFraming::LengthAndEncoding)),
+            (
+                "1.1 204 OK",
+                "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+                false,
+                Err(BadFraming::LengthAndEncoding),
+            ),
         ];
         for (line, fields, to_head, want) in table {
             let text = format!("HTTP/{line}\r\n{fields}\r\n").into_bytes();
@@ -312,11 +317,9 @@ mod tests {
 
     #[test]
     fn continue_is_expected_by_http_1_1_only() {
-        for (version, value, want) in [
-            ("HTTP/1.1", "100-Continue", true),
-            ("HTTP/1.0", "100-continue", false),
-            ("HTTP/1.1", "200-ok", false),
-        ] {
+        for (version, value, want) in
+            [("HTTP/1.1", "100-Continue", true), ("HTTP/1.0", "100-continue", false), ("HTTP/1.1", "200-ok", false)]
+        {
             let (head, text) = request(&format!("PUT / {version}"), &format!("Expect: {value}\r\n"));
             assert_eq!(expects_continue(&head, &text), want);
         }

@@ -101,3 +101,111 @@ impl From<BadChunk> for BadRequest {
         Self::Chunk(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::chunked::ChunkDecoder;
+    use crate::http::parse::{HeadLimits, Progress, parse_request};
+    use crate::http::target::normalize_path;
+
+    /// The status that a request in one piece is refused with, 0 if it is not; the body is decoded if it is chunked.
+    fn status(text: &[u8]) -> u16 {
+        let mut head = RequestHead::default();
+        let mut all = || {
+            assert_eq!(parse_request(text, &HeadLimits::REQUEST, &mut head)?, Progress::Complete);
+            let judged = judge(&head, text)?;
+            if judged.target.path.starts_with(b"/") {
+                normalize_path(judged.target.path, &mut Vec::new())?;
+            }
+            if judged.framing == Framing::Chunked {
+                ChunkDecoder::new().feed(&text[head.len..])?;
+            }
+            Ok(())
+        };
+        all().map_or_else(|error: BadRequest| error.message_status(), |()| 0)
+    }
+
+    #[test]
+    fn recorded_bad_requests_get_the_recorded_status() {
+        let long = |bytes: usize| format!("GET /a/{} HTTP/1.1\r\nHost: a\r\n\r\n", "u".repeat(bytes));
+        let (long_uri, very_long_uri) = (long(10_000), long(40_000));
+        let big = format!("GET /a HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "y".repeat(20_000));
+        let table: &[(&[u8], u16)] = &[
+            (b"GET /a HTTP/1.1\r\n\r\n", 400),
+            (b"GET /a HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+            (b"\x16\x03\x01\x02\0\r\n\r\n", 400),
+            (b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+            (b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+            (b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            (b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+            (b"POST /a HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            (b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+            (b"GET /a HTTP/1.1\r\nHost: a\r\nX Y: z\r\n\r\n", 400),
+            (b"GET /a HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
+            (b"GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            (b"GET /a HTTP/1.1\r\nHost:\r\n\r\n", 400),
+            (b"GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            (b"GET http://abs.test/a/x HTTP/1.1\r\nHost: other.test\r\n\r\n", 0),
+            (long_uri.as_bytes(), 414),
+            (very_long_uri.as_bytes(), 414),
+            (big.as_bytes(), 494),
+            (b"get /a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET /../a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET /a/%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET /a/b c HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET /a/%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            (b"GET /a HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n", 400),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+            (b"GET /a HTTP/1.0\r\n\r\n", 0),
+            (b"FOO /a/m HTTP/1.1\r\nHost: a\r\n\r\n", 0),
+        ];
+        for (text, want) in table {
+            assert_eq!(status(text), *want, "{}", text[..text.len().min(200)].escape_ascii());
+        }
+    }
+
+    #[test]
+    fn we_refuse_what_kong_lets_pass() {
+        let table: &[&[u8]] = &[
+            b"GET /a\r\n\r\n",
+            b"GET /a HTTP/1.1\nHost: a\n\n",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nfoo\r\n\r\n",
+            b"GET /a/caf\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET /a/b#frag HTTP/1.1\r\nHost: a\r\n\r\n",
+        ];
+        for text in table {
+            assert_eq!(status(text), 400, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn damaged_requests_never_panic() {
+        let good: &[&[u8]] = &[
+            b"POST /a/../b%20?c HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\nConnection: a, te\r\nTE: trailers\r\n\r\n\
+              3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n",
+            b"GET http://a.b:1/%41//./x HTTP/1.0\r\nContent-Length: 3, 3\r\nAccept: text/html;q=0.1,*/*\r\n\r\nabc",
+        ];
+        for seed in 0..20_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut text = rng.choice(good).unwrap().to_vec();
+            for _ in 0..rng.usize(1..6) {
+                let at = rng.usize(..text.len());
+                match rng.u8(..3) {
+                    0 => text[at] = rng.u8(..),
+                    1 => text.insert(at, *rng.choice(b"\r\n %,:;/.[]\0\xff").unwrap()),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            let mut head = RequestHead::default();
+            let Ok(Progress::Complete) = parse_request(&text, &HeadLimits::REQUEST, &mut head) else {
+                continue;
+            };
+            let _ = judge(&head, &text).map(|judged| normalize_path(judged.target.path, &mut Vec::new()).is_ok());
+            let _ = ChunkDecoder::new().decode_in_place(&mut text.clone()[head.len..]);
+            let _ = crate::http::reply::ErrorFormat::for_error_page(&head.fields, &text, Default::default());
+            crate::http::hop::strip_request(&mut head.fields, &text);
+            assert!(head.fields.iter(&text).all(|field| crate::http::fields::is_token(field.name)));
+        }
+    }
+}

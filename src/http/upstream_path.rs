@@ -121,7 +121,15 @@ mod tests {
         ["/service", "-", "/route", "/service/route", "/serviceroute", "/service/route", "/serviceroute"],
         ["/service", "/", "/route/", "/service/route/", "/serviceroute/", "/service/route/", "/serviceroute/"],
         ["/service", "-", "/route/", "/service/route/", "/serviceroute/", "/service/route/", "/serviceroute/"],
-        ["/service", "/", "/route/req", "/service/route/req", "/serviceroute/req", "/service/route/req", "/serviceroute/req"],
+        [
+            "/service",
+            "/",
+            "/route/req",
+            "/service/route/req",
+            "/serviceroute/req",
+            "/service/route/req",
+            "/serviceroute/req",
+        ],
         ["/service", "/route", "/route", "/service/route", "/serviceroute", "/service", "/service"],
         ["/service", "/route", "/route/", "/service/route/", "/serviceroute/", "/service/", "/service/"],
         ["/service", "/route", "/routereq", "/service/routereq", "/serviceroutereq", "/service/req", "/servicereq"],
@@ -138,15 +146,87 @@ mod tests {
         ["/service/", "/route", "/route/", "/service/route/", "/service/route/", "/service/", "/service/"],
         ["/service/", "/route", "/routereq", "/service/routereq", "/service/routereq", "/service/req", "/service/req"],
         ["/service/", "/route/", "/route/", "/service/route/", "/service/route/", "/service/", "/service/"],
-        ["/service/", "/route/", "/route/req", "/service/route/req", "/service/route/req", "/service/req", "/service/req"],
-        ["/service", "/route", "/route./req", "/service/route./req", "/serviceroute./req", "/service/req", "/servicereq"],
-        ["/service", "/route", "/route../req", "/service/route../req", "/serviceroute../req", "/service/req", "/servicereq"],
-        ["/service", "/route", "/route%2E/req", "/service/route./req", "/serviceroute./req", "/service/req", "/servicereq"],
-        ["/service", "/route", "/route%2e%2E/req", "/service/route../req", "/serviceroute../req", "/service/req", "/servicereq"],
-        ["/service/", "/route", "/route./req", "/service/route./req", "/service/route./req", "/service/req", "/service/req"],
-        ["/service/", "/route", "/route../req", "/service/route../req", "/service/route../req", "/service/req", "/service/req"],
-        ["/service/", "/route", "/route%2e/req", "/service/route./req", "/service/route./req", "/service/req", "/service/req"],
-        ["/service/", "/route", "/route%2E%2e/req", "/service/route../req", "/service/route../req", "/service/req", "/service/req"],
+        [
+            "/service/",
+            "/route/",
+            "/route/req",
+            "/service/route/req",
+            "/service/route/req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route./req",
+            "/service/route./req",
+            "/serviceroute./req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route../req",
+            "/service/route../req",
+            "/serviceroute../req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route%2E/req",
+            "/service/route./req",
+            "/serviceroute./req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route%2e%2E/req",
+            "/service/route../req",
+            "/serviceroute../req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route./req",
+            "/service/route./req",
+            "/service/route./req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route../req",
+            "/service/route../req",
+            "/service/route../req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route%2e/req",
+            "/service/route./req",
+            "/service/route./req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route%2E%2e/req",
+            "/service/route../req",
+            "/service/route../req",
+            "/service/req",
+            "/service/req",
+        ],
     ];
 
     #[test]
@@ -162,7 +242,9 @@ mod tests {
 
     #[test]
     fn what_a_strip_leaves_is_no_dot_segment() {
-        for (request, want) in [("/route.", "/s"), ("/route..", "/s"), ("/route.x", "/s/.x"), ("/route.../x", "/s/.../x")] {
+        for (request, want) in
+            [("/route.", "/s"), ("/route..", "/s"), ("/route.x", "/s/.x"), ("/route.../x", "/s/.../x")]
+        {
             assert_eq!(built("/s", "/route", request, true, PathHandling::V0), want);
         }
     }
