@@ -267,3 +267,159 @@ pub fn push_chunk(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(data);
     out.extend_from_slice(CHUNK_END);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Data, bytes consumed and whether the body ended, reading `text` cut at `cuts` (sorted, the last one its length).
+    fn decoded(text: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, usize, bool), BadChunk> {
+        let (mut decoder, mut data, mut consumed) = (ChunkDecoder::new(), Vec::new(), 0);
+        for &cut in cuts {
+            while consumed < cut && !decoder.is_finished() {
+                let found = decoder.feed(&text[consumed..cut])?;
+                data.extend_from_slice(&text[consumed + found.data.start..consumed + found.data.end]);
+                consumed += found.consumed;
+            }
+        }
+        Ok((data, consumed, decoder.is_finished()))
+    }
+
+    fn decoded_in_place(text: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, usize, bool), BadChunk> {
+        let (mut decoder, mut data, mut from, mut consumed) = (ChunkDecoder::new(), Vec::new(), 0, 0);
+        for &cut in cuts {
+            let mut piece = text[from..cut].to_vec();
+            let found = decoder.decode_in_place(&mut piece)?;
+            data.extend_from_slice(&piece[..found.data_len]);
+            assert_eq!(piece[found.consumed..], text[from + found.consumed..cut]);
+            (from, consumed) = (cut, consumed + found.consumed);
+        }
+        Ok((data, consumed, decoder.is_finished()))
+    }
+
+    #[track_caller]
+    fn check(text: &str, want: Result<(&str, usize, bool), BadChunk>) {
+        let text = text.as_bytes();
+        let want = want.map(|(data, left, finished)| (data.as_bytes().to_vec(), text.len() - left, finished));
+        assert_eq!(decoded(text, &[text.len()]), want, "{}", text.escape_ascii());
+        let singles: Vec<usize> = (1..=text.len()).collect();
+        assert_eq!(decoded(text, &singles), want, "{} in single bytes", text.escape_ascii());
+        assert_eq!(decoded_in_place(text, &[text.len()]), want, "{} in place", text.escape_ascii());
+    }
+
+    #[test]
+    fn bodies_are_read_to_their_end_and_no_further() {
+        check("0\r\n\r\n", Ok(("", 0, true)));
+        check("3\r\nabc\r\n0\r\n\r\nGET /", Ok(("abc", 5, true)));
+        check("3\r\nabc\r\n00A\r\n0123456789\r\n000\r\n\r\n", Ok(("abc0123456789", 0, true)));
+        check("1;a=b;c=\"d e\"\r\nx\r\n0;z\r\n\r\n", Ok(("x", 0, true)));
+        check("1\r\nx\r\n0\r\nA: b\r\nC:\r\n\r\nrest", Ok(("x", 4, true)));
+        check("5\r\nabc", Ok(("abc", 0, false)));
+        check("", Ok(("", 0, false)));
+        check("0000000000000001\r\nx\r\n0\r\n\r\n", Ok(("x", 0, true)));
+    }
+
+    #[test]
+    fn bad_chunks_are_refused() {
+        for size in
+            ["zz\r\n", "\r\n", ";a\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1 ;a\r\n", "1,\r\n", "\0"]
+        {
+            check(size, Err(BadChunk::Size));
+        }
+        check("00000000000000001\r\n", Err(BadChunk::Size));
+        check("8000000000000000\r\n", Err(BadChunk::Size));
+        check("FFFFFFFFFFFFFFFFF\r\n", Err(BadChunk::Size));
+        for line in ["1\n", "1\r\r\n", "1;a\n", "1;a\0\r\n", "1;a\rb\r\n", "1;a=\"\x01\"\r\n"] {
+            check(line, Err(if line == "1\n" { BadChunk::Size } else { BadChunk::Line }));
+        }
+        for end in ["1\r\nxx\r\n", "1\r\nx\n", "1\r\nx\rx", "1\r\nx0\r\n"] {
+            check(end, Err(BadChunk::DataEnd));
+        }
+        for trailer in [
+            "0\r\n\n",
+            "0\r\n\rx",
+            "0\r\nA\r\n",
+            "0\r\nA : b\r\n",
+            "0\r\n A: b\r\n",
+            "0\r\n: b\r\n",
+            "0\r\nA: b\n",
+            "0\r\nA: b\r\n c\r\n",
+            "0\r\nA: \0\r\n",
+            "0\r\nA: b\rc",
+        ] {
+            check(trailer, Err(BadChunk::Trailer));
+        }
+    }
+
+    #[test]
+    fn an_error_is_final() {
+        let mut decoder = ChunkDecoder::new();
+        assert_eq!(decoder.feed(b"x"), Err(BadChunk::Size));
+        assert_eq!(decoder.feed(b"1\r\nx\r\n0\r\n\r\n"), Err(BadChunk::Size));
+        assert!(!decoder.is_finished());
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let extension = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes - 1));
+        let end = "0\r\n\r\n";
+        check(&format!("{}{end}", extension(4096)), Ok(("x", 0, true)));
+        check(&extension(4097), Err(BadChunk::ExtensionTooLong));
+        check(&extension(8).repeat(600), Err(BadChunk::ExtensionTooLong));
+        let mebibyte = format!("100000\r\n{}\r\n", "x".repeat(1 << 20));
+        let text = format!("{}{mebibyte}{}{end}", extension(4096), extension(4096));
+        assert_eq!(decoded(text.as_bytes(), &[text.len()]).map(|found| found.2), Ok(true));
+        check(&format!("0\r\nA: {}\r\n\r\n", "t".repeat(8100)), Ok(("", 0, true)));
+        check(&format!("0\r\nA: {}\r\n\r\n", "t".repeat(8200)), Err(BadChunk::TrailerTooLong));
+        check(&format!("0\r\n{}\r\n", "A: b\r\n".repeat(2000)), Err(BadChunk::TrailerTooLong));
+    }
+
+    #[test]
+    fn any_split_gives_what_one_piece_gives() {
+        for seed in 0..3000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut text, mut body) = (Vec::new(), Vec::new());
+            for _ in 0..rng.usize(..5) {
+                let data: Vec<u8> = (0..rng.usize(1..40)).map(|_| rng.u8(..)).collect();
+                let extension = rng.choice(["", ";a", ";a=\"b c\""]).unwrap();
+                text.extend_from_slice(format!("{:x}{extension}\r\n", data.len()).as_bytes());
+                text.extend_from_slice(&data);
+                text.extend_from_slice(CHUNK_END);
+                body.extend_from_slice(&data);
+            }
+            text.extend_from_slice(rng.choice(["0\r\n\r\n", "0;x\r\nA: b\r\n\r\n"]).unwrap().as_bytes());
+            let end = text.len();
+            text.extend_from_slice(b"next");
+            let damaged = rng.bool();
+            if damaged {
+                let at = rng.usize(..text.len());
+                text[at] = rng.u8(..);
+            }
+            let mut cuts: Vec<usize> = (0..rng.usize(..12)).map(|_| rng.usize(..=text.len())).collect();
+            cuts.push(text.len());
+            cuts.sort_unstable();
+            let whole = decoded(&text, &[text.len()]);
+            assert_eq!(whole, decoded(&text, &cuts), "seed {seed}");
+            assert_eq!(whole, decoded_in_place(&text, &cuts), "seed {seed} in place");
+            if !damaged {
+                assert_eq!(whole, Ok((body, end, true)), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (len, line) in
+            [(1u64, "1\r\n"), (16, "10\r\n"), (0xdead_beef, "deadbeef\r\n"), (u64::MAX, "ffffffffffffffff\r\n")]
+        {
+            assert_eq!(ChunkLine::new(len).as_bytes(), line.as_bytes());
+        }
+        let mut out = Vec::new();
+        push_chunk(&mut out, b"hello");
+        push_chunk(&mut out, b"");
+        push_chunk(&mut out, &[b'x'; 300]);
+        out.extend_from_slice(LAST_CHUNK);
+        let (data, consumed, finished) = decoded(&out, &[out.len()]).unwrap();
+        assert_eq!((data.len(), consumed, finished), (305, out.len(), true));
+    }
+}

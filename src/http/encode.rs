@@ -2,7 +2,7 @@
 //! Values -> bytes: heads are written straight into the output buffer.
 //! Owns: the look of start lines, fields and numbers on the wire. Never: decides what is sent.
 
-use crate::http::fields::{Fields, Field};
+use crate::http::fields::{Field, Fields};
 use crate::http::status::reason_phrase;
 
 /// The empty line that ends a head.
@@ -125,4 +125,60 @@ fn stays(byte: u8) -> bool {
         table
     };
     STAYS[byte as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::known::Known;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn start_lines_look_as_on_the_wire() {
+        assert_eq!(
+            written(|out| push_request_line(out, b"PUT", |out| out.extend_from_slice(b"/a?b"))),
+            "PUT /a?b HTTP/1.1\r\n"
+        );
+        assert_eq!(written(|out| push_status_line(out, 404, b"")), "HTTP/1.1 404 Not Found\r\n");
+        assert_eq!(written(|out| push_status_line(out, 200, b"Fine")), "HTTP/1.1 200 Fine\r\n");
+        assert_eq!(written(|out| push_status_line(out, 599, b"")), "HTTP/1.1 599 \r\n");
+    }
+
+    #[test]
+    fn fields_are_written_in_order() {
+        let mut fields = Fields::default();
+        fields.append(Known::Host, b"a");
+        fields.append_by_name(b"x-B", b"\xe9 c");
+        fields.append(Known::Via, b"1.1 d");
+        let mut out = Vec::new();
+        push_fields(&mut out, &fields, b"", |field| field.known != Known::Host);
+        push_field_u64(&mut out, b"N", 70);
+        assert_eq!(out, b"x-B: \xe9 c\r\nVia: 1.1 d\r\nN: 70\r\n");
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_formatter_would() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let random = std::iter::repeat_with(|| rng.u64(..) >> rng.u32(..64)).take(2000);
+        for value in random.chain([0, 9, 10, 15, 16, 255, 256, u64::MAX]) {
+            assert_eq!(written(|out| push_u64(out, value)), value.to_string());
+            assert_eq!(written(|out| push_hex(out, value)), format!("{value:x}"));
+        }
+        assert_eq!(&request_id(0xab, u64::MAX), b"00000000000000abffffffffffffffff");
+    }
+
+    #[test]
+    fn a_path_keeps_what_may_stand_in_a_target() {
+        let all: Vec<u8> = (0..=255).collect();
+        let text = written(|out| push_path_encoded(out, &all));
+        assert!(text.starts_with("%00%01"), "{text}");
+        assert!(text.contains("%1F%20!%22#$%&'()*+,-./0123456789:;%3C=%3E?@ABC"), "{text}");
+        assert!(text.contains("XYZ[%5C]%5E_%60abc"), "{text}");
+        assert!(text.contains("xyz%7B%7C%7D~%7F%80"), "{text}");
+    }
 }

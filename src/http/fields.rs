@@ -137,14 +137,7 @@ impl Fields {
     pub(super) fn push_parsed(&mut self, src: &[u8], name: Span, value: Span) {
         let known = Known::of(name.of(src));
         self.present |= known.bit();
-        self.items.push(Item {
-            name,
-            value,
-            known,
-            name_home: Home::Source,
-            value_home: Home::Source,
-            dead: false,
-        });
+        self.items.push(Item { name, value, known, name_home: Home::Source, value_home: Home::Source, dead: false });
     }
 
     /// Whether a known name is there at all; one bit test.
@@ -372,4 +365,138 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 #[inline]
 pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fields parsed out of `src`, which holds lines of `name:value` ended by LF.
+    fn parsed(src: &[u8]) -> Fields {
+        let mut fields = Fields::default();
+        let mut start = 0;
+        for line in src.split_inclusive(|&byte| byte == b'\n') {
+            let colon = line.iter().position(|&byte| byte == b':').unwrap();
+            let value = Span::new(start + colon + 1, line.len() - colon - 2);
+            fields.push_parsed(src, Span::new(start, colon), value);
+            start += line.len();
+        }
+        fields
+    }
+
+    fn shown(fields: &Fields, src: &[u8]) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        fields.iter(src).map(|field| format!("{}:{}\n", text(field.name), text(field.value))).collect()
+    }
+
+    #[test]
+    fn lookups_ignore_case_and_keep_order() {
+        let src = b"host:a\nX-Dup:1\nx-dup:2\nVIA:v\nX-DUP:3\n";
+        let fields = parsed(src);
+        assert_eq!(fields.get(src, Known::Host), Some(b"a".as_slice()));
+        assert_eq!(fields.get_by_name(src, b"via"), Some(b"v".as_slice()));
+        assert_eq!(fields.get_by_name(src, b"X-duP"), Some(b"1".as_slice()));
+        assert_eq!(fields.get_by_name(src, b"absent"), None);
+        assert_eq!(fields.get(src, Known::Cookie), None);
+        assert_eq!(fields.values_by_name(src, b"x-dup").collect::<Vec<_>>(), [b"1", b"2", b"3"]);
+        assert_eq!((fields.count(Known::Via), fields.count(Known::Te), fields.len()), (1, 0, 5));
+    }
+
+    #[test]
+    fn set_replaces_all_in_the_place_of_the_first() {
+        let src = b"A:1\nVia:x\nB:2\nvia:y\na:3\n";
+        let mut fields = parsed(src);
+        fields.set(Known::Via, b"new");
+        fields.set(Known::XRealIp, b"::1");
+        assert!(fields.set_by_name(src, b"A", b"9"));
+        assert!(fields.set_by_name(src, b"C", b"4"));
+        assert_eq!(shown(&fields, src), "A:9\nVia:new\nB:2\nX-Real-IP:::1\nC:4\n");
+        assert!(fields.remove_by_name(src, b"x-REAL-ip") && fields.remove_by_name(src, b"b"));
+        assert!(!fields.remove_by_name(src, b"b") && !fields.remove(Known::XRealIp));
+        assert_eq!(shown(&fields, src), "A:9\nVia:new\nC:4\n");
+    }
+
+    #[test]
+    fn no_value_ends_its_line_and_no_name_is_no_token() {
+        let mut fields = Fields::default();
+        fields.append(Known::Location, b" a\r\nSet-Cookie: b\0\x7f\tc ");
+        assert!(!fields.append_by_name(b"a b", b"x") && !fields.append_by_name(b"", b"x"));
+        assert!(!fields.set_by_name(b"", b"a\r\nb", b"x") && !fields.append_by_name(b"a:", b"x"));
+        assert_eq!(shown(&fields, b""), "Location:a  Set-Cookie: b  \tc\n");
+    }
+
+    #[test]
+    fn listed_names_go_unless_protected() {
+        let src = b"Connection:close, X-a,,host , via\nX-A:1\nHost:h\nConnection:b\nB:2\nVia:v\nC:3\n";
+        let mut fields = parsed(src);
+        fields.remove_listed(src, Known::Connection, |known| known == Known::Host);
+        fields.remove(Known::Connection);
+        assert_eq!(shown(&fields, src), "Host:h\nC:3\n");
+        assert!(!fields.has(Known::Via) && fields.has(Known::Host));
+    }
+
+    #[test]
+    fn a_list_may_name_itself() {
+        let src = b"Connection:connection, a\nA:1\nConnection:b\nB:2\n";
+        let mut fields = parsed(src);
+        fields.remove_listed(src, Known::Connection, |_| false);
+        assert!(fields.is_empty() && !fields.has(Known::Connection));
+    }
+
+    #[test]
+    fn tokens_are_trimmed_and_empty_ones_skipped() {
+        assert_eq!(tokens(b" a ,, b\t,c d,").collect::<Vec<_>>(), [b"a".as_slice(), b"b", b"c d"]);
+        assert_eq!(tokens(b"").count(), 0);
+    }
+
+    /// The twin: a list of owned pairs.
+    fn twin_set(twin: &mut Vec<(String, String)>, name: &str, value: &str) {
+        let Some(at) = twin.iter().position(|(known, _)| known.eq_ignore_ascii_case(name)) else {
+            return twin.push((name.to_owned(), value.to_owned()));
+        };
+        twin[at].1 = value.to_owned();
+        let mut index = 0;
+        twin.retain(|(known, _)| {
+            index += 1;
+            index - 1 <= at || !known.eq_ignore_ascii_case(name)
+        });
+    }
+
+    #[test]
+    fn edits_agree_with_a_list_of_pairs() {
+        let src = b"Host:a\nX-A:1\nVia:v\nx-a:2\nTE:t\nvia:w\n";
+        let names = ["Host", "host", "X-A", "x-a", "Via", "TE", "New", "Date"];
+        for seed in 0..2000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut fields = parsed(src);
+            let mut twin: Vec<(String, String)> = shown(&fields, src)
+                .lines()
+                .map(|l| l.split_once(':').unwrap())
+                .map(|(n, v)| (n.into(), v.into()))
+                .collect();
+            for step in 0..rng.usize(..12) {
+                let (name, value) = (rng.choice(names).unwrap(), format!("v{step}"));
+                match rng.u8(..3) {
+                    0 => {
+                        let there = twin.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+                        assert_eq!(fields.remove_by_name(src, name.as_bytes()), there, "seed {seed}");
+                        twin.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+                    }
+                    1 => {
+                        assert!(fields.set_by_name(src, name.as_bytes(), value.as_bytes()));
+                        twin_set(&mut twin, name, &value);
+                    }
+                    _ => {
+                        assert!(fields.append_by_name(name.as_bytes(), value.as_bytes()));
+                        twin.push((name.to_owned(), value));
+                    }
+                }
+                let known = Known::of(name.as_bytes());
+                let there = twin.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+                assert!(known == Known::Other || fields.has(known) == there, "seed {seed}");
+            }
+            let twin: String = twin.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+            assert_eq!(shown(&fields, src), twin, "seed {seed}");
+        }
+    }
 }

@@ -86,11 +86,7 @@ pub fn request_framing(head: &RequestHead, src: &[u8]) -> Result<Framing, BadFra
 ///
 /// # Errors
 /// `BadFraming`: answer 502 and close the upstream connection.
-pub fn response_framing(
-    head: &ResponseHead,
-    src: &[u8],
-    to_head_request: bool,
-) -> Result<ResponseFraming, BadFraming> {
+pub fn response_framing(head: &ResponseHead, src: &[u8], to_head_request: bool) -> Result<ResponseFraming, BadFraming> {
     let declared = declared(&head.fields, src, head.version)?;
     if to_head_request || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(ResponseFraming::Empty);
@@ -166,8 +162,7 @@ pub fn keep_alive(version: Version, fields: &Fields, src: &[u8]) -> bool {
     if !fields.has(Known::Connection) {
         return version == Version::Http11;
     }
-    !connection_has(fields, src, b"close")
-        && (version == Version::Http11 || connection_has(fields, src, b"keep-alive"))
+    !connection_has(fields, src, b"close") && (version == Version::Http11 || connection_has(fields, src, b"keep-alive"))
 }
 
 /// Whether the Connection fields list `token`, in any case.
@@ -190,4 +185,161 @@ pub fn is_websocket_upgrade(head: &RequestHead, src: &[u8]) -> bool {
         && head.fields.get(src, Known::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
         && connection_has(&head.fields, src, b"upgrade")
         && matches!(request_framing(head, src), Ok(Framing::Empty | Framing::Length(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parse::{HeadLimits, parse_request, parse_response};
+
+    fn request(line: &str, fields: &str) -> (RequestHead, Vec<u8>) {
+        let text = format!("{line}\r\n{fields}\r\n").into_bytes();
+        let mut head = RequestHead::default();
+        parse_request(&text, &HeadLimits::REQUEST, &mut head).unwrap();
+        (head, text)
+    }
+
+    #[track_caller]
+    fn check(version: &str, fields: &str, want: Result<Framing, BadFraming>) {
+        let (head, text) = request(&format!("POST / {version}"), fields);
+        assert_eq!(request_framing(&head, &text), want, "{fields:?}");
+    }
+
+    #[test]
+    fn lengths_are_decimal_numbers_that_agree() {
+        use BadFraming::*;
+        let table: &[(&str, Result<Framing, BadFraming>)] = &[
+            ("", Ok(Framing::Empty)),
+            ("Content-Length: 0\r\n", Ok(Framing::Length(0))),
+            ("content-length: 0042\r\n", Ok(Framing::Length(42))),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", Ok(Framing::Length(5))),
+            ("Content-Length: 5, 5\r\nContent-Length: 05\r\n", Ok(Framing::Length(5))),
+            ("Content-Length: 9223372036854775807\r\n", Ok(Framing::Length(i64::MAX as u64))),
+            ("Content-Length: 9223372036854775808\r\n", Err(LengthTooLarge)),
+            ("Content-Length: 18446744073709551621\r\n", Err(LengthTooLarge)),
+            ("Content-Length: 99999999999999999999999\r\n", Err(LengthTooLarge)),
+            ("Content-Length: 1\r\nContent-Length: 2\r\n", Err(LengthsDiffer)),
+            ("Content-Length: 1, 2\r\n", Err(LengthsDiffer)),
+            ("Content-Length:\r\n", Err(LengthSyntax)),
+            ("Content-Length: 5,\r\n", Err(LengthSyntax)),
+            ("Content-Length: x\r\n", Err(LengthSyntax)),
+            ("Content-Length: +5\r\n", Err(LengthSyntax)),
+            ("Content-Length: -5\r\n", Err(LengthSyntax)),
+            ("Content-Length: 0x5\r\n", Err(LengthSyntax)),
+            ("Content-Length: 5 5\r\n", Err(LengthSyntax)),
+            ("Content-Length: 5.0\r\n", Err(LengthSyntax)),
+            ("Content-Length: \u{b2}\r\n", Err(LengthSyntax)),
+        ];
+        for (fields, want) in table {
+            check("HTTP/1.1", fields, *want);
+        }
+    }
+
+    #[test]
+    fn transfer_encoding_is_one_chunked_or_nothing() {
+        use BadFraming::*;
+        let table: &[(&str, Result<Framing, BadFraming>)] = &[
+            ("Transfer-Encoding: chunked\r\n", Ok(Framing::Chunked)),
+            ("transfer-encoding: \tChunKed \r\n", Ok(Framing::Chunked)),
+            ("Transfer-Encoding: gzip\r\n", Err(EncodingUnknown)),
+            ("Transfer-Encoding: identity\r\n", Err(EncodingUnknown)),
+            ("Transfer-Encoding: xchunked\r\n", Err(EncodingUnknown)),
+            ("Transfer-Encoding: gzip, chunked\r\n", Err(EncodingUnknown)),
+            ("Transfer-Encoding: chunked, gzip\r\n", Err(EncodingUnknown)),
+            ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", Err(EncodingUnknown)),
+            ("Transfer-Encoding: chunked, chunked\r\n", Err(EncodingSyntax)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Err(EncodingSyntax)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n", Err(EncodingSyntax)),
+            ("Transfer-Encoding: chunked;a=b\r\n", Err(EncodingSyntax)),
+            ("Transfer-Encoding: \"chunked\"\r\n", Err(EncodingSyntax)),
+            ("Transfer-Encoding: chunked,\r\n", Err(EncodingSyntax)),
+            ("Transfer-Encoding:\r\n", Err(EncodingSyntax)),
+            ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", Err(LengthAndEncoding)),
+            ("Transfer-Encoding: gzip\r\nContent-Length: 1\r\n", Err(LengthAndEncoding)),
+        ];
+        for (fields, want) in table {
+            check("HTTP/1.1", fields, *want);
+        }
+        check("HTTP/1.0", "Transfer-Encoding: chunked\r\n", Err(EncodingInHttp10));
+        check("HTTP/1.0", "Transfer-Encoding: gzip\r\n", Err(EncodingInHttp10));
+        assert_eq!((EncodingUnknown.status(), EncodingSyntax.status()), (501, 400));
+    }
+
+    #[test]
+    fn responses_without_a_body_have_none_whatever_they_say() {
+        let table: &[(&str, &str, bool, Result<ResponseFraming, BadFraming>)] = &[
+            ("1.1 200 OK", "", false, Ok(ResponseFraming::UntilClose)),
+            ("1.1 200 OK", "Content-Length: 3\r\n", false, Ok(ResponseFraming::Length(3))),
+            ("1.1 200 OK", "Transfer-Encoding: chunked\r\n", false, Ok(ResponseFraming::Chunked)),
+            ("1.0 200 OK", "", false, Ok(ResponseFraming::UntilClose)),
+            ("1.1 200 OK", "Content-Length: 3\r\n", true, Ok(ResponseFraming::Empty)),
+            ("1.1 200 OK", "Transfer-Encoding: chunked\r\n", true, Ok(ResponseFraming::Empty)),
+            ("1.1 204 No Content", "Content-Length: 3\r\n", false, Ok(ResponseFraming::Empty)),
+            ("1.1 304 Not Modified", "Content-Length: 3\r\n", false, Ok(ResponseFraming::Empty)),
+            ("1.1 101 Switching", "", false, Ok(ResponseFraming::Empty)),
+            ("1.1 200 OK", "Content-Length: x\r\n", true, Err(BadFraming::LengthSyntax)),
+            ("1.1 200 OK", "Content-Length: 3\r\nContent-Length: 4\r\n", false, Err(BadFraming::LengthsDiffer)),
+            ("1.1 200 OK", "Transfer-Encoding: gzip\r\n", false, Err(BadFraming::EncodingUnknown)),
+            ("1.0 200 OK", "Transfer-Encoding: chunked\r\n", false, Err(BadFraming::EncodingInHttp10)),
+            (
+                "1.1 204 OK",
+                "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+                false,
+                Err(BadFraming::LengthAndEncoding),
+            ),
+        ];
+        for (line, fields, to_head, want) in table {
+            let text = format!("HTTP/{line}\r\n{fields}\r\n").into_bytes();
+            let mut head = ResponseHead::default();
+            parse_response(&text, &HeadLimits::RESPONSE, &mut head).unwrap();
+            assert_eq!(response_framing(&head, &text, *to_head), *want, "{line} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn connections_live_on_by_version_and_wish() {
+        let table = [
+            ("HTTP/1.1", "", true),
+            ("HTTP/1.1", "Connection: close\r\n", false),
+            ("HTTP/1.1", "Connection: keep-alive, Close\r\n", false),
+            ("HTTP/1.1", "Connection: x\r\nConnection: close\r\n", false),
+            ("HTTP/1.1", "Connection: closed\r\n", true),
+            ("HTTP/1.0", "", false),
+            ("HTTP/1.0", "Connection: Keep-Alive\r\n", true),
+            ("HTTP/1.0", "Connection: keep-alive, close\r\n", false),
+            ("HTTP/1.0", "Connection: upgrade\r\n", false),
+        ];
+        for (version, fields, want) in table {
+            let (head, text) = request(&format!("GET / {version}"), fields);
+            assert_eq!(keep_alive(head.version, &head.fields, &text), want, "{version} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn continue_is_expected_by_http_1_1_only() {
+        for (version, value, want) in
+            [("HTTP/1.1", "100-Continue", true), ("HTTP/1.0", "100-continue", false), ("HTTP/1.1", "200-ok", false)]
+        {
+            let (head, text) = request(&format!("PUT / {version}"), &format!("Expect: {value}\r\n"));
+            assert_eq!(expects_continue(&head, &text), want);
+        }
+    }
+
+    #[test]
+    fn only_a_websocket_handshake_is_an_upgrade() {
+        let shake = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
+        let table = [
+            ("GET / HTTP/1.1", shake.to_owned(), true),
+            ("GET / HTTP/1.0", shake.to_owned(), false),
+            ("POST / HTTP/1.1", shake.to_owned(), false),
+            ("GET / HTTP/1.1", format!("{shake}Content-Length: 3\r\n"), false),
+            ("GET / HTTP/1.1", "Upgrade: websocket\r\n".to_owned(), false),
+            ("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: h2c\r\n".to_owned(), false),
+            ("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n".to_owned(), false),
+        ];
+        for (line, fields, want) in table {
+            let (head, text) = request(line, &fields);
+            assert_eq!(is_websocket_upgrade(&head, &text), want, "{line} {fields:?}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! HOT: no allocation after warm-up, no formatting.
 //! Heads of requests and responses as values: what a line said, as spans into the read buffer.
 //! Owns: methods, versions, the two heads. Never: judges what a head means (`framing`, `host`, `target` do).
-//! Always: a head is filled by `parse` alone, and `clear` makes it ready for the next message without giving memory back.
+//! Always: a head is filled by `parse` alone, and `clear` makes it ready for the next message and keeps its memory.
 
 use crate::http::fields::{Fields, Span};
 

@@ -60,9 +60,7 @@ pub fn strip_response(fields: &mut Fields, src: &[u8], upgrade: Option<&[u8]>, t
 
 /// Whether the first TE line lists exactly `trailers`.
 pub fn accepts_trailers(fields: &Fields, src: &[u8]) -> bool {
-    fields
-        .get(src, Known::Te)
-        .is_some_and(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")))
+    fields.get(src, Known::Te).is_some_and(|value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")))
 }
 
 /// The Max-Forwards of an OPTIONS request (RFC 9110 section 7.6.2): at 0 the gateway answers itself, else it sends
@@ -111,4 +109,98 @@ fn is_accelerator(field: &Field<'_>) -> bool {
     const PREFIX: &[u8] = b"x-accel-";
     field.known == Known::Other
         && field.name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::ResponseHead;
+    use crate::http::parse::{HeadLimits, parse_request, parse_response};
+
+    fn shown(fields: &Fields, src: &[u8]) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        fields.iter(src).map(|field| format!("{}:{} ", text(field.name), text(field.value))).collect()
+    }
+
+    fn request(fields: &str) -> (RequestHead, Vec<u8>) {
+        let text = format!("OPTIONS / HTTP/1.1\r\n{fields}\r\n").into_bytes();
+        let mut head = RequestHead::default();
+        parse_request(&text, &HeadLimits::REQUEST, &mut head).unwrap();
+        (head, text)
+    }
+
+    #[test]
+    fn what_belongs_to_the_client_connection_stays_there() {
+        let table = [
+            (
+                "Keep-Alive: timeout=5\r\nProxy-Connection: x\r\nTE: trailers\r\nTrailer: X-T\r\nProxy-Authorization: x\r\n",
+                "TE:trailers Trailer:X-T Proxy-Authorization:x ",
+            ),
+            ("TE: gzip\r\n", ""),
+            ("TE: gzip, Trailers;q=1\r\n", ""),
+            ("TE: gzip, TRAILERS\r\nTE: x\r\n", "TE:trailers "),
+            ("TE: gzip\r\nTE: trailers\r\n", ""),
+            ("Connection: TE, close\r\nTE: trailers\r\n", "TE:trailers "),
+            ("Connection: keep-alive, X-Foo\r\nX-Foo: bar\r\nA: b\r\n", "A:b "),
+            ("Connection: X-Foo\r\nConnection: Y\r\nX-Foo: bar\r\ny: b\r\nx-foo: c\r\n", ""),
+            ("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n", ""),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Version:13 "),
+            ("Expect: 100-continue\r\nProxy: evil\r\nTransfer-Encoding: chunked\r\n", ""),
+            (
+                "Connection: Host, Content-Length, X-Forwarded-For, X-Real-IP, Via, X-Consumer-ID\r\nHost: h\r\n\
+              Content-Length: 1\r\nX-Forwarded-For: f\r\nX-Real-IP: r\r\nVia: v\r\nX-Consumer-ID: c\r\n",
+                "Host:h Content-Length:1 X-Forwarded-For:f X-Real-IP:r Via:v X-Consumer-ID:c ",
+            ),
+            ("X-Kong-Request-Debug: *\r\nX-Kong-Request-Debug-Log: true\r\nX-Kong-Request-Debug-Token: t\r\n", ""),
+            ("a_b: c\r\nX-Dup: 1\r\nx-dup: 2\r\n", "a_b:c X-Dup:1 x-dup:2 "),
+        ];
+        for (fields, want) in table {
+            let (mut head, text) = request(fields);
+            strip_request(&mut head.fields, &text);
+            assert_eq!(shown(&head.fields, &text), want, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_upstream_connection_stays_there() {
+        let table: [(&str, Option<&[u8]>, bool, &str); 9] = [
+            ("Connection: close\r\nServer: s\r\n", None, false, "Server:s "),
+            ("Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: timeout=9\r\nA: b\r\n", None, false, "A:b "),
+            ("Connection: Content-Length\r\nContent-Length: 3\r\n", None, false, "Content-Length:3 "),
+            ("Transfer-Encoding: chunked\r\nA: b\r\n", None, false, "A:b "),
+            ("Trailer: X\r\n", None, false, ""),
+            ("Trailer: X\r\n", None, true, "Trailer:X "),
+            ("Connection: upgrade\r\nUpgrade: WebSocket\r\n", Some(b"websocket"), false, "Upgrade:WebSocket "),
+            ("Upgrade: h2c\r\n", None, false, ""),
+            (
+                "X-Accel-Redirect: /z\r\nx-accel-buffering: no\r\nX-Accelerate: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n",
+                None,
+                false,
+                "X-Accelerate:1 Set-Cookie:a Set-Cookie:b ",
+            ),
+        ];
+        for (fields, upgrade, trailers, want) in table {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n").into_bytes();
+            let mut head = ResponseHead::default();
+            parse_response(&text, &HeadLimits::RESPONSE, &mut head).unwrap();
+            strip_response(&mut head.fields, &text, upgrade, trailers);
+            assert_eq!(shown(&head.fields, &text), want, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn max_forwards_is_a_number_or_ignored() {
+        for (value, want) in [
+            ("0", Some(0)),
+            ("17", Some(17)),
+            ("", None),
+            ("x", None),
+            ("-1", None),
+            ("1e3", None),
+            ("99999999999999999999", None),
+        ] {
+            let (head, text) = request(&format!("Max-Forwards: {value}\r\n"));
+            assert_eq!(max_forwards(&head, &text), want, "{value}");
+        }
+    }
 }

@@ -93,8 +93,10 @@ fn bracketed_len(text: &[u8]) -> Result<usize, BadHost> {
 fn is_registered_name(name: &[u8]) -> bool {
     let allowed = |byte: &u8| {
         byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
-                | b';' | b'=' | b'%')
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' | b'%'
+            )
     };
     name.iter().all(allowed) && !name.windows(2).any(|pair| pair == b"..")
 }
@@ -105,4 +107,100 @@ fn parse_port(digits: &[u8]) -> Result<u16, BadHost> {
     }
     let port = digits.iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
     u16::try_from(port).map_err(|_| BadHost::Syntax)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parse::{HeadLimits, parse_request};
+    use crate::http::target::split_target;
+
+    #[test]
+    fn hosts_are_names_and_addresses_with_a_port() {
+        let table: &[(&str, &str, Option<u16>)] = &[
+            ("a", "a", None),
+            ("Example.COM:8080", "Example.COM", Some(8080)),
+            ("a_b-c.~d", "a_b-c.~d", None),
+            (".example.com", ".example.com", None),
+            ("127.0.0.1:0", "127.0.0.1", Some(0)),
+            ("[::1]", "[::1]", None),
+            ("[2001:db8::1]:65535", "[2001:db8::1]", Some(65535)),
+            ("[::ffff:1.2.3.4]", "[::ffff:1.2.3.4]", None),
+        ];
+        for (text, name, port) in table {
+            let want = Host { text: text.as_bytes(), name: name.as_bytes(), port: *port };
+            assert_eq!(parse_host(text.as_bytes()), Ok(want));
+        }
+    }
+
+    #[test]
+    fn doubtful_hosts_are_refused() {
+        let table: &[&[u8]] = &[
+            b"",
+            b":80",
+            b"a b",
+            b"a,b",
+            b"u@a",
+            b"u:p@a",
+            b"a/b",
+            b"a?b",
+            b"a#b",
+            b"a\\b",
+            b"a..b",
+            b"a:",
+            b"a:x",
+            b"a:-1",
+            b"a:65536",
+            b"a:99999",
+            b"a:123456",
+            b"a:1:2",
+            b"::1",
+            b"[::1",
+            b"::1]",
+            b"[]",
+            b"[a]",
+            b"[::1]x",
+            b"[::1]:",
+            b"[[::1]]",
+            b"a[::1]",
+            b"[::1%25eth0]",
+            b"a\x00",
+            b"a\x7f",
+            b"caf\xc3\xa9",
+            b"a\"b",
+            b"<a>",
+            b"a|b",
+            b"a^b",
+        ];
+        for text in table {
+            assert_eq!(parse_host(text), Err(BadHost::Syntax), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn there_is_one_host_and_an_absolute_target_replaces_it() {
+        let table: &[(&str, Result<Option<&str>, BadHost>)] = &[
+            ("GET / HTTP/1.1\r\nHost: a:1\r\n", Ok(Some("a:1"))),
+            ("GET / HTTP/1.1\r\n", Err(BadHost::Missing)),
+            ("GET / HTTP/1.0\r\n", Ok(None)),
+            ("GET / HTTP/1.0\r\nHost: a\r\n", Ok(Some("a"))),
+            ("GET / HTTP/1.1\r\nHost:\r\n", Err(BadHost::Syntax)),
+            ("GET / HTTP/1.0\r\nHost:\r\n", Err(BadHost::Syntax)),
+            ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n", Err(BadHost::Twice)),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n", Err(BadHost::Twice)),
+            ("GET http://abs.test/ HTTP/1.1\r\nHost: other\r\n", Ok(Some("abs.test"))),
+            ("GET http://abs.test:81 HTTP/1.0\r\n", Ok(Some("abs.test:81"))),
+            ("GET http://abs.test/ HTTP/1.1\r\n", Err(BadHost::Missing)),
+            ("GET http://abs.test/ HTTP/1.1\r\nHost: a b\r\n", Err(BadHost::Syntax)),
+            ("GET http://u@abs.test/ HTTP/1.1\r\nHost: a\r\n", Err(BadHost::Syntax)),
+        ];
+        for (text, want) in table {
+            let text = format!("{text}\r\n").into_bytes();
+            let mut head = RequestHead::default();
+            parse_request(&text, &HeadLimits::REQUEST, &mut head).unwrap();
+            let target = split_target(head.target.of(&text), head.method).unwrap();
+            let host = host_of(&head, &text, &target).map(|host| host.map(|host| host.text));
+            assert_eq!(host, want.map(|want| want.map(str::as_bytes)), "{}", text.escape_ascii());
+        }
+    }
 }

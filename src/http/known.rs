@@ -141,12 +141,8 @@ impl Known {
 /// Four letters and the length tell all known names apart; letters are folded to lower case by setting one bit.
 const fn slot(name: &[u8], seed: u32) -> usize {
     let len = name.len();
-    let letters = u32::from_le_bytes([
-        name[0] | 0x20,
-        name[len / 2] | 0x20,
-        name[len - 2] | 0x20,
-        name[len - 1] | 0x20,
-    ]);
+    let letters =
+        u32::from_le_bytes([name[0] | 0x20, name[len / 2] | 0x20, name[len - 2] | 0x20, name[len - 1] | 0x20]);
     let mixed = (letters ^ (len as u32).wrapping_mul(0x9e37_79b9)).wrapping_mul(seed);
     (mixed >> 22) as usize
 }

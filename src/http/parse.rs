@@ -4,7 +4,7 @@
 //! Always: lines end in CRLF; a head that arrives in many pieces costs time linear in its length.
 
 use crate::http::fields::{Fields, Span};
-use crate::http::head::{Method, RequestHead, Resume, ResponseHead, Version};
+use crate::http::head::{Method, RequestHead, ResponseHead, Resume, Version};
 use crate::limits;
 use std::mem::MaybeUninit;
 
@@ -268,8 +268,7 @@ fn take_fields(
     }
     for (index, field) in parsed.iter().enumerate() {
         let name = span_of(buf, field.name.as_bytes());
-        let value =
-            if field.value.is_empty() { Span::new(name.end(), 0) } else { span_of(buf, field.value) };
+        let value = if field.value.is_empty() { Span::new(name.end(), 0) } else { span_of(buf, field.value) };
         if name.start as usize != next {
             return Err(BadHead::LineEnd);
         }
@@ -327,4 +326,331 @@ fn is_method(name: &[u8]) -> bool {
 
 fn version_of(minor: u8) -> Version {
     if minor == 0 { Version::Http10 } else { Version::Http11 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::known::Known;
+
+    fn request(text: &[u8]) -> Result<(Progress, RequestHead), BadHead> {
+        let mut head = RequestHead::default();
+        parse_request(text, &HeadLimits::REQUEST, &mut head).map(|progress| (progress, head))
+    }
+
+    fn response(text: &[u8]) -> Result<(Progress, ResponseHead), BadHead> {
+        let mut head = ResponseHead::default();
+        parse_response(text, &HeadLimits::RESPONSE, &mut head).map(|progress| (progress, head))
+    }
+
+    /// Everything a reader can see of a head, owned.
+    #[derive(Debug, PartialEq)]
+    struct Seen {
+        line: [Vec<u8>; 2],
+        version: Version,
+        status: u16,
+        len: usize,
+        fields: Vec<[Vec<u8>; 2]>,
+    }
+
+    fn owned(fields: &Fields, src: &[u8]) -> Vec<[Vec<u8>; 2]> {
+        fields.iter(src).map(|field| [field.name.to_vec(), field.value.to_vec()]).collect()
+    }
+
+    fn seen(head: &RequestHead, src: &[u8]) -> Seen {
+        let line = [head.method_span.of(src).to_vec(), head.target.of(src).to_vec()];
+        Seen { line, version: head.version, status: 0, len: head.len, fields: owned(&head.fields, src) }
+    }
+
+    fn seen_response(head: &ResponseHead, src: &[u8]) -> Seen {
+        let line = [head.reason.of(src).to_vec(), Vec::new()];
+        Seen { line, version: head.version, status: head.status, len: head.len, fields: owned(&head.fields, src) }
+    }
+
+    #[test]
+    fn a_request_is_read_into_spans() {
+        let text = b"\r\nPOST /a?b HTTP/1.0\r\nHost: x\r\nEmpty:\r\nBlank: \t \r\nA_b:  1 2\t\r\n\r\nbody";
+        let (progress, head) = request(text).unwrap();
+        assert_eq!(progress, Progress::Complete);
+        assert_eq!((head.method, head.version, head.len), (Method::Post, Version::Http10, text.len() - 4));
+        assert_eq!((head.method_span.of(text), head.target.of(text)), (b"POST".as_slice(), b"/a?b".as_slice()));
+        let want = [["Host", "x"], ["Empty", ""], ["Blank", ""], ["A_b", "1 2"]];
+        assert_eq!(seen(&head, text).fields, want.map(|pair| pair.map(|text| text.as_bytes().to_vec())));
+        assert_eq!(head.fields.get(text, Known::Host), Some(b"x".as_slice()));
+    }
+
+    #[test]
+    fn a_request_without_fields_is_a_head() {
+        let (progress, head) = request(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        assert_eq!((progress, head.len, head.fields.len()), (Progress::Complete, 18, 0));
+    }
+
+    #[test]
+    fn bad_request_heads_are_refused() {
+        let table: &[(&[u8], BadHead)] = &[
+            (b"GET /a\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a HTTP/0.9\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a HTTX/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a http/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a HTTP/2.0\r\n\r\n", BadHead::Version),
+            (b"GET /a HTTP/3.0\r\n\r\n", BadHead::Version),
+            (b"GET /a HTTP/1.2\r\n\r\n", BadHead::Version),
+            (b"GET /a HTTP/1.10\r\n\r\n", BadHead::LineEnd),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BadHead::RequestLine),
+            (b"get /a HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::RequestLine),
+            (b"GET  /a HTTP/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a  HTTP/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET\t/a HTTP/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a b HTTP/1.1\r\n\r\n", BadHead::RequestLine),
+            (b" GET /a HTTP/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a\x01 HTTP/1.1\r\n\r\n", BadHead::RequestLine),
+            (b"GET /a HTTP/1.1 \r\n\r\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\r\r\n\r\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\nHost: a\n\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\r\nHost: a\n\r\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\nHost: a\r\n\r\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\r\nHost: a\r\n\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\r\nHost:\n\r\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\r\nA: b\nHost: a\r\n\r\n", BadHead::LineEnd),
+            (b"\n GET /a HTTP/1.1\r\n\r\n", BadHead::LineEnd),
+            (b"\r\n\r\nGET /a HTTP/1.1\r\n\r\n", BadHead::LineEnd),
+            (b"\r\n\nGET /a HTTP/1.1\r\n\r\n", BadHead::LineEnd),
+            (b"\rGET /a HTTP/1.1\r\n\r\n", BadHead::LineEnd),
+            (b"GET /a HTTP/1.1\r\nfoo\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX Y: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX : z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX\t: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\n: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\n X: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX\0: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX(: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX\xe9: z\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX: b\r\n c\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX: b\r\n\tc\r\n\r\n", BadHead::FieldName),
+            (b"GET /a HTTP/1.1\r\nX: a\0b\r\n\r\n", BadHead::FieldValue),
+            (b"GET /a HTTP/1.1\r\nX: a\rb\r\n\r\n", BadHead::FieldValue),
+            (b"GET /a HTTP/1.1\r\nX: a\x0bb\r\n\r\n", BadHead::FieldValue),
+            (b"GET /a HTTP/1.1\r\nX: \x7f\r\n\r\n", BadHead::FieldValue),
+            (b"GET /a HTTP/1.1\r\nX:\r\r\n\r\n", BadHead::FieldValue),
+            (b"\x16\x03\x01\x02\0\r\n\r\n", BadHead::RequestLine),
+        ];
+        for (text, want) in table {
+            assert_eq!(request(text).map(|(progress, _)| progress), Err(*want), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn bad_response_heads_are_refused() {
+        let table: &[(&[u8], BadHead)] = &[
+            (b"\r\nHTTP/1.1 200 OK\r\n\r\n", BadHead::StatusLine),
+            (b"<html>", BadHead::StatusLine),
+            (b"HTTP/0.9 200 OK\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/2.0 200 OK\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/1.1 20 OK\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/1.1 2000 OK\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/1.1 099 OK\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/1.1  200 OK\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/1.1 200 O\0K\r\n\r\n", BadHead::StatusLine),
+            (b"HTTP/1.1 200 OK\n\n", BadHead::LineEnd),
+            (b"HTTP/1.1 200 OK\nA: b\r\n\r\n", BadHead::LineEnd),
+            (b"HTTP/1.1 200 OK\r\nA: b\n\r\n", BadHead::LineEnd),
+            (b"HTTP/1.1 200\n\r\n", BadHead::LineEnd),
+            (b"HTTP/1.1 200 OK\r\nfoo\r\n\r\n", BadHead::FieldName),
+            (b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", BadHead::FieldName),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", BadHead::FieldName),
+            (b"HTTP/1.1 200 OK\r\nA: \x01\r\n\r\n", BadHead::FieldValue),
+        ];
+        for (text, want) in table {
+            assert_eq!(response(text).map(|(progress, _)| progress), Err(*want), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn responses_are_read_with_any_reason() {
+        let table: &[(&[u8], u16, &[u8])] = &[
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 200, b"OK"),
+            (b"HTTP/1.0 404 Not  Found!\r\n\r\n", 404, b"Not  Found!"),
+            (b"HTTP/1.1 999 \r\n\r\n", 999, b""),
+            (b"HTTP/1.1 204\r\nA: b\r\n\r\n", 204, b""),
+            (b"HTTP/1.1 200 caf\xc3\xa9\r\nA: b\r\n\r\n", 200, b""),
+        ];
+        for (text, status, reason) in table {
+            let (progress, head) = response(text).unwrap();
+            assert_eq!((progress, head.status, head.len), (Progress::Complete, *status, text.len()));
+            assert_eq!(head.reason.of(text), *reason);
+        }
+    }
+
+    #[test]
+    fn limits_have_their_own_answers() {
+        let of = |limits: &HeadLimits, text: &str| {
+            parse_request(text.as_bytes(), limits, &mut RequestHead::default()).map_err(|e| (e, e.message_status()))
+        };
+        let limits = HeadLimits { line_bytes_max: 30, field_bytes_max: 20, head_bytes_max: 100, fields_max: 3 };
+        let line = |bytes: usize| format!("GET /{} HTTP/1.1", "u".repeat(bytes - 14));
+        let with = |fields: &str| format!("{}\r\n{fields}\r\n", line(20));
+        assert_eq!(of(&limits, &format!("{}\r\n\r\n", line(30))), Ok(Progress::Complete));
+        assert_eq!(of(&limits, &format!("{}\r\n\r\n", line(31))), Err((BadHead::LineTooLong, 414)));
+        assert_eq!(of(&limits, &line(30)), Ok(Progress::NeedMore));
+        assert_eq!(of(&limits, &line(300)), Err((BadHead::LineTooLong, 414)));
+        assert_eq!(of(&limits, &format!("GET {}", "/".repeat(300))), Err((BadHead::LineTooLong, 414)));
+        assert_eq!(of(&limits, &with("A: 01234567890123456\r\n")), Ok(Progress::Complete));
+        assert_eq!(of(&limits, &with("A: 012345678901234567\r\n")), Err((BadHead::FieldTooLong, 494)));
+        assert_eq!(of(&limits, &with("A:1\r\nB:1\r\nC:1\r\n")), Ok(Progress::Complete));
+        assert_eq!(of(&limits, &with("A:1\r\nB:1\r\nC:1\r\nD:1\r\n")), Err((BadHead::TooManyFields, 431)));
+        assert_eq!(of(&limits, &format!("{}\r\nA: {}", line(20), "A".repeat(200))), Err((BadHead::HeadTooLong, 494)));
+        assert_eq!(BadHead::HeadTooLong.status(), 400);
+    }
+
+    #[test]
+    fn the_default_limits_take_what_they_must() {
+        let get = |fields: &str, uri: usize| {
+            request(format!("GET /{} HTTP/1.1\r\nHost: a\r\n{fields}\r\n", "u".repeat(uri)).as_bytes())
+                .map(|(progress, _)| progress)
+        };
+        assert_eq!(get(&"A: b\r\n".repeat(100), 1), Ok(Progress::Complete));
+        assert_eq!(get(&"A: b\r\n".repeat(200), 1), Err(BadHead::TooManyFields));
+        assert_eq!(get(&format!("A: {}\r\n", "y".repeat(6000)), 1), Ok(Progress::Complete));
+        assert_eq!(get(&format!("A: {}\r\n", "y".repeat(20000)), 1), Err(BadHead::FieldTooLong));
+        assert_eq!(get(&format!("A: {}\r\n", "y".repeat(8000)).repeat(4), 1), Ok(Progress::Complete));
+        assert_eq!(get(&format!("A: {}\r\n", "y".repeat(8000)).repeat(9), 1), Err(BadHead::HeadTooLong));
+        assert_eq!(get("", 8100), Ok(Progress::Complete));
+        assert_eq!(get("", 10_000), Err(BadHead::LineTooLong));
+        let big = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "y".repeat(32 << 10));
+        assert_eq!(response(big.as_bytes()).map(|(progress, _)| progress), Ok(Progress::Complete));
+    }
+
+    /// A head, often damaged, from a seed.
+    fn random_text(rng: &mut fastrand::Rng, start: &str) -> Vec<u8> {
+        let mut text = start.as_bytes().to_vec();
+        for _ in 0..rng.usize(..8) {
+            text.extend_from_slice(
+                rng.choice([&b"Host: a\r\n"[..], b"A:b\r\n", b"Cc: \t d e \r\n", b"X-Y:\r\n"]).unwrap(),
+            );
+        }
+        text.extend_from_slice(b"\r\nrest\r\n\r\n");
+        for _ in 0..rng.usize(..3) {
+            if text.is_empty() {
+                break;
+            }
+            let at = rng.usize(..text.len());
+            match rng.u8(..4) {
+                0 => text[at] = rng.u8(..),
+                1 => text[at] = *rng.choice(b"\r\n\0 :\t").unwrap(),
+                2 => drop(text.remove(at)),
+                _ => text.truncate(at),
+            }
+        }
+        text
+    }
+
+    /// Growing prefixes of `text`, cut at random, the last one all of it.
+    fn cuts(rng: &mut fastrand::Rng, len: usize) -> Vec<usize> {
+        let mut cuts: Vec<usize> = (0..rng.usize(..12)).map(|_| rng.usize(..=len)).collect();
+        cuts.push(len);
+        cuts.sort_unstable();
+        cuts
+    }
+
+    #[test]
+    fn any_split_of_a_request_gives_what_one_piece_gives() {
+        let mut outcomes = [0; 3];
+        for seed in 0..4000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let start =
+                rng.choice(["GET / HTTP/1.1\r\n", "\r\nPUT /a?b=c HTTP/1.0\r\n", "M-X * HTTP/1.1\r\n"]).unwrap();
+            let text = random_text(&mut rng, start);
+            let whole = request(&text).map(|(progress, head)| (progress, seen(&head, &text)));
+            let mut head = RequestHead::default();
+            let mut split = Ok(Progress::NeedMore);
+            for cut in cuts(&mut rng, text.len()) {
+                split = parse_request(&text[..cut], &HeadLimits::REQUEST, &mut head);
+                if split != Ok(Progress::NeedMore) {
+                    break;
+                }
+            }
+            let told = || format!("seed {seed} text {}", text.escape_ascii());
+            match (whole, split) {
+                (Ok((Progress::Complete, whole)), Ok(Progress::Complete)) => {
+                    assert_eq!(whole, seen(&head, &text), "{}", told());
+                    outcomes[0] += 1;
+                }
+                // Without an end in sight the refusal may wait until the bytes have doubled.
+                (Err(_), Ok(Progress::NeedMore)) => assert!(!has_end(&text), "{}", told()),
+                (Err(whole), Err(split)) => {
+                    assert_eq!(whole, split, "{}", told());
+                    outcomes[1] += 1;
+                }
+                (whole, split) => {
+                    assert_eq!(whole.map(|(progress, _)| progress), split, "{}", told());
+                    outcomes[2] += 1;
+                }
+            }
+        }
+        assert!(outcomes.iter().all(|&count| count > 100), "one-sided test: {outcomes:?}");
+    }
+
+    #[test]
+    fn any_split_of_a_response_gives_what_one_piece_gives() {
+        for seed in 0..4000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let start = rng.choice(["HTTP/1.1 200 OK\r\n", "HTTP/1.0 304 \r\n", "HTTP/1.1 100\r\n"]).unwrap();
+            let text = random_text(&mut rng, start);
+            let whole = response(&text).map(|(progress, head)| (progress, seen_response(&head, &text)));
+            let mut head = ResponseHead::default();
+            let mut split = Ok(Progress::NeedMore);
+            for cut in cuts(&mut rng, text.len()) {
+                split = parse_response(&text[..cut], &HeadLimits::RESPONSE, &mut head);
+                if split != Ok(Progress::NeedMore) {
+                    break;
+                }
+            }
+            let told = || format!("seed {seed} text {}", text.escape_ascii());
+            match (whole, split) {
+                (Ok((Progress::Complete, whole)), Ok(Progress::Complete)) => {
+                    assert_eq!(whole, seen_response(&head, &text), "{}", told());
+                }
+                (Err(_), Ok(Progress::NeedMore)) => assert!(!has_end(&text), "{}", told()),
+                (whole, split) => assert_eq!(whole.map(|(progress, _)| progress), split, "{}", told()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_in_single_bytes_is_parsed_a_few_times_only() {
+        let text = format!("GET / HTTP/1.1\r\n{}\r\n", "A: 0123456789\r\n".repeat(100));
+        let (mut resume, mut parses) = (Resume::default(), 0);
+        for cut in 1..=text.len() {
+            parses += usize::from(worth_parsing(&text.as_bytes()[..cut], &mut resume));
+        }
+        assert!(parses <= 13, "{parses}");
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        for seed in 0..3000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let alphabet: &[u8] = if rng.bool() { b"GET /HTP1.0 \r\n\r\n:a\0\xff" } else { b"\r\n: aH" };
+            let text: Vec<u8> = (0..rng.usize(..60)).map(|_| *rng.choice(alphabet).unwrap()).collect();
+            for start in ["", "GET / HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n"] {
+                let all = [start.as_bytes(), &text].concat();
+                let _ = request(&all);
+                let _ = response(&all);
+            }
+        }
+    }
+
+    #[test]
+    fn a_warm_head_keeps_its_memory() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n";
+        let mut head = RequestHead::default();
+        let mut memory = Vec::new();
+        for _ in 0..3 {
+            head.clear();
+            assert_eq!(parse_request(text, &HeadLimits::REQUEST, &mut head), Ok(Progress::Complete));
+            head.fields.set(Known::Via, b"1.1 x");
+            memory.push(head.fields.memory_bytes());
+        }
+        assert_eq!(memory[1], memory[2]);
+    }
 }

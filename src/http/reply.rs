@@ -7,6 +7,7 @@
 use crate::http::encode::push_u64;
 use crate::http::fields::{Fields, tokens, trim_ows};
 use crate::http::known::Known;
+use crate::http::media::is_grpc;
 use crate::http::status::{default_message, reason_phrase};
 
 /// The format of a gateway error.
@@ -62,7 +63,7 @@ impl ErrorFormat {
     /// `error_default_type`.
     pub fn for_error_page(fields: &Fields, src: &[u8], default: Self) -> Self {
         match fields.get(src, Known::Accept).or_else(|| fields.get(src, Known::ContentType)) {
-            Some(value) if starts_with_grpc(value) => Self::Grpc,
+            Some(value) if is_grpc(value) => Self::Grpc,
             value => Self::from_accept(value).unwrap_or(default),
         }
     }
@@ -168,7 +169,7 @@ impl<'a> Message<'a> {
 }
 
 /// Whether Kong has an error page for a status of the HTTP layer (spec/proxying.md section 7.2). For 501 and 505,
-/// which have none, it sends the stub page.
+/// which have none, it sends the stub page, as it does for redirects.
 pub fn has_error_page(status: u16) -> bool {
     !matches!(status, 501 | 505)
 }
@@ -189,9 +190,10 @@ pub fn render_stub(status: u16, out: &mut Vec<u8>) {
 
 /// How many bytes `render_stub` will append.
 pub fn stub_len(status: u16) -> usize {
-    const STATICS: usize = "<html>\r\n<head><title></title></head>\r\n<body>\r\n<center><h1></h1></center>\r\n</body>\r\n\
+    const STATICS: usize =
+        "<html>\r\n<head><title></title></head>\r\n<body>\r\n<center><h1></h1></center>\r\n</body>\r\n\
                             </html>\r\n"
-        .len();
+            .len();
     STATICS + 2 * (digits(status) + 1 + reason_phrase(status).len())
 }
 
@@ -205,11 +207,6 @@ pub fn push_exit_body(message: &str, out: &mut Vec<u8>) {
 /// How many bytes `push_exit_body` will append.
 pub fn exit_body_len(message: &str) -> usize {
     "{\"message\":\"\"}".len() + escaped_len(message, ErrorFormat::Json)
-}
-
-fn starts_with_grpc(value: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
 /// The quality of a `q=` parameter in thousandths; `None` for another parameter or a number out of RFC 9110's form.
@@ -259,9 +256,7 @@ fn escape_json(byte: u8) -> Option<[u8; 6]> {
         b'\n' => *b"\\n\0\0\0\0",
         b'\r' => *b"\\r\0\0\0\0",
         b'\t' => *b"\\t\0\0\0\0",
-        0..=0x1f | 0x7f => {
-            [b'\\', b'u', b'0', b'0', DIGITS[byte as usize >> 4], DIGITS[byte as usize & 0xf]]
-        }
+        0..=0x1f | 0x7f => [b'\\', b'u', b'0', b'0', DIGITS[byte as usize >> 4], DIGITS[byte as usize & 0xf]],
         _ => return None,
     })
 }
@@ -286,5 +281,153 @@ fn digits(status: u16) -> usize {
         100..=999 => 3,
         1000..=9999 => 4,
         _ => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const NO_ROUTE: Message<'_> = Message::Text("no Route matched with those values");
+
+    fn body(format: ErrorFormat, message: Message<'_>) -> String {
+        let mut out = Vec::new();
+        render(format, message, ID, &mut out);
+        assert_eq!(out.len(), rendered_len(format, message, ID), "{format:?} {message:?}");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_accept_field_chooses_the_format() {
+        use ErrorFormat::*;
+        let table: &[(&str, ErrorFormat)] = &[
+            ("*/*", Json),
+            ("application/json", Json),
+            ("text/html", Html),
+            ("text/plain", Plain),
+            ("application/xml", Xml),
+            ("application/grpc", Grpc),
+            ("image/png", Json),
+            ("text/html;q=0.5, application/xml", Xml),
+            ("application/json;q=0.1, text/plain", Plain),
+            ("text/*", Plain),
+            ("application/*", Json),
+            ("application/vnd.x+json", Json),
+            ("", Json),
+            ("garbage", Json),
+            ("text/html, text/plain", Html),
+            ("text/plain;q=0.3, text/html;q=0.31", Html),
+            ("text/plain;q=0", Json),
+            ("TEXT/HTML; charset=utf-8 ; Q=1.000", Html),
+            ("text/html;q=2, text/plain", Html),
+            ("image/png, text/html;q=0.9", Json),
+        ];
+        for (accept, want) in table {
+            assert_eq!(ErrorFormat::from_accept(Some(accept.as_bytes())), Some(*want), "{accept:?}");
+        }
+        assert_eq!(ErrorFormat::from_accept(None), None);
+    }
+
+    #[test]
+    fn error_pages_fall_back_to_the_content_type() {
+        let of = |pairs: &[(Known, &[u8])]| {
+            let mut fields = Fields::default();
+            pairs.iter().for_each(|(known, value)| fields.append(*known, value));
+            (
+                ErrorFormat::for_error_page(&fields, b"", ErrorFormat::Plain),
+                ErrorFormat::for_gateway_error(&fields, b""),
+            )
+        };
+        assert_eq!(of(&[]), (ErrorFormat::Plain, ErrorFormat::Json));
+        assert_eq!(of(&[(Known::ContentType, b"text/html; charset=x")]), (ErrorFormat::Html, ErrorFormat::Json));
+        assert_eq!(of(&[(Known::ContentType, b"application/grpc+proto")]), (ErrorFormat::Grpc, ErrorFormat::Json));
+        assert_eq!(
+            of(&[(Known::ContentType, b"text/html"), (Known::Accept, b"application/xml")]),
+            (ErrorFormat::Xml, ErrorFormat::Xml)
+        );
+    }
+
+    #[test]
+    fn bodies_are_kongs_to_the_byte() {
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(
+            body(ErrorFormat::Json, NO_ROUTE),
+            format!("{{\n  \"message\":\"no Route matched with those values\",\n  \"request_id\":\"{id}\"\n}}")
+        );
+        assert_eq!(
+            body(ErrorFormat::Html, NO_ROUTE),
+            format!(
+                "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    <title>Error</title>\n  </head>\n  <body>\n    \
+                 <h1>Error</h1>\n    <p>no Route matched with those values.</p>\n    <p>request_id: {id}</p>\n  </body>\n</html>\n"
+            )
+        );
+        assert_eq!(
+            body(ErrorFormat::Xml, NO_ROUTE),
+            format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n  <message>no Route matched with those values</message>\n  \
+                 <requestid>{id}</requestid>\n</error>\n"
+            )
+        );
+        assert_eq!(
+            body(ErrorFormat::Plain, NO_ROUTE),
+            format!("no Route matched with those values\nrequest_id: {id}\n")
+        );
+        assert_eq!(body(ErrorFormat::Grpc, NO_ROUTE), "");
+    }
+
+    #[test]
+    fn lengths_are_the_recorded_ones() {
+        let len = |format, message| rendered_len(format, message, ID);
+        assert_eq!(len(ErrorFormat::Json, NO_ROUTE), 103);
+        assert_eq!(len(ErrorFormat::Html, NO_ROUTE), 243);
+        assert_eq!(len(ErrorFormat::Plain, NO_ROUTE), 80);
+        assert_eq!(len(ErrorFormat::Xml, NO_ROUTE), 170);
+        assert_eq!(len(ErrorFormat::Plain, Message::Status(400)), 57);
+        assert_eq!(len(ErrorFormat::Plain, Message::Status(414)), 58);
+        assert_eq!(len(ErrorFormat::Json, Message::Status(494)), 103);
+    }
+
+    #[test]
+    fn every_status_has_a_message() {
+        for status in [400, 418, 494, 502, 599, 299, 99, 0, u16::MAX] {
+            let text = body(ErrorFormat::Plain, Message::Status(status));
+            match default_message(status) {
+                Some(message) => assert!(text.starts_with(message)),
+                None => assert!(text.starts_with(&format!("The upstream server responded with {status}\n"))),
+            }
+        }
+        assert!(body(ErrorFormat::Html, Message::Status(418)).contains("<p>I'm a teapot.</p>"));
+    }
+
+    #[test]
+    fn messages_are_escaped_for_their_format() {
+        let message = Message::Text("<a href=\"x\">&\\\n\u{1}é</a>");
+        assert!(body(ErrorFormat::Json, message).contains(r#""<a href=\"x\">&\\\n\u0001é</a>""#));
+        assert!(body(ErrorFormat::Html, message).contains("<p>&lt;a href=\"x\"&gt;&amp;\\\n é&lt;/a&gt;.</p>"));
+        assert!(
+            body(ErrorFormat::Xml, message).contains("<message>&lt;a href=\"x\"&gt;&amp;\\\n é&lt;/a&gt;</message>")
+        );
+        let parsed: serde_json::Value = serde_json::from_str(&body(ErrorFormat::Json, message)).unwrap();
+        assert_eq!(parsed["message"], "<a href=\"x\">&\\\n\u{1}é</a>");
+    }
+
+    #[test]
+    fn stub_pages_and_exit_bodies_have_the_length_they_say() {
+        let mut out = Vec::new();
+        render_stub(505, &mut out);
+        assert_eq!((out.len(), stub_len(505)), (152, 152));
+        out.clear();
+        render_stub(501, &mut out);
+        assert_eq!((out.len(), stub_len(501)), (130, 130));
+        assert_eq!(
+            out,
+            b"<html>\r\n<head><title>501 Not Implemented</title></head>\r\n<body>\r\n<center><h1>501 Not Implemented</h1>\
+              </center>\r\n</body>\r\n</html>\r\n"
+        );
+        out.clear();
+        push_exit_body("say \"x\"", &mut out);
+        assert_eq!((out.as_slice(), out.len()), (br#"{"message":"say \"x\""}"#.as_slice(), exit_body_len("say \"x\"")));
+        assert!(has_error_page(400) && !has_error_page(501));
     }
 }

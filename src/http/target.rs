@@ -91,7 +91,9 @@ fn split_absolute(raw: &[u8]) -> Result<Target<'_>, BadTarget> {
     }
     Ok(match tail {
         [] => Target { form: Form::Absolute, authority: Some(authority), path: b"/", query: None },
-        [b'?', query @ ..] => Target { form: Form::Absolute, authority: Some(authority), path: b"/", query: Some(query) },
+        [b'?', query @ ..] => {
+            Target { form: Form::Absolute, authority: Some(authority), path: b"/", query: Some(query) }
+        }
         _ => with_path(Form::Absolute, Some(authority), tail),
     })
 }
@@ -208,6 +210,199 @@ pub(super) fn hex_value(digit: u8) -> Option<u8> {
 
 /// Bytes whose triplet means something else than the byte (spec/router.md section 2.1).
 fn is_reserved(byte: u8) -> bool {
-    matches!(byte, b'!' | b'*' | b'\'' | b'(' | b')' | b';' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b',' | b'/'
-        | b'?' | b'%' | b'#' | b'[' | b']')
+    matches!(
+        byte,
+        b'!' | b'*'
+            | b'\''
+            | b'('
+            | b')'
+            | b';'
+            | b':'
+            | b'@'
+            | b'&'
+            | b'='
+            | b'+'
+            | b'$'
+            | b','
+            | b'/'
+            | b'?'
+            | b'%'
+            | b'#'
+            | b'['
+            | b']'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(raw: &[u8]) -> Result<Vec<u8>, BadTarget> {
+        normalize_path(raw, &mut Vec::new()).map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn targets_are_cut_into_parts() {
+        let table = [
+            ("/", Method::Get, Form::Origin, [None, Some("/"), None]),
+            ("/a?b", Method::Get, Form::Origin, [None, Some("/a"), Some("b")]),
+            ("/a?", Method::Get, Form::Origin, [None, Some("/a"), Some("")]),
+            ("/?a?b", Method::Get, Form::Origin, [None, Some("/"), Some("a?b")]),
+            ("//a", Method::Get, Form::Origin, [None, Some("//a"), None]),
+            ("/a?q={}|\"<>", Method::Get, Form::Origin, [None, Some("/a"), Some("q={}|\"<>")]),
+            ("/a?u=http://x/y?z", Method::Get, Form::Origin, [None, Some("/a"), Some("u=http://x/y?z")]),
+            ("http://h:1/p?q", Method::Get, Form::Absolute, [Some("h:1"), Some("/p"), Some("q")]),
+            ("HTTPS://h", Method::Get, Form::Absolute, [Some("h"), Some("/"), None]),
+            ("http://h?q", Method::Get, Form::Absolute, [Some("h"), Some("/"), Some("q")]),
+            ("*", Method::Options, Form::Asterisk, [None, Some("*"), None]),
+            ("h:443", Method::Connect, Form::Authority, [None, Some("h:443"), None]),
+            ("/a/m", Method::Connect, Form::Authority, [None, Some("/a/m"), None]),
+        ];
+        for (raw, method, form, parts) in table {
+            let [authority, path, query] = parts.map(|part| part.map(str::as_bytes));
+            let want = Target { form, authority, path: path.unwrap(), query };
+            assert_eq!(split_target(raw.as_bytes(), method), Ok(want), "{raw}");
+        }
+    }
+
+    #[test]
+    fn bad_targets_are_refused() {
+        let table: &[(&[u8], BadTarget)] = &[
+            (b"", BadTarget::Form),
+            (b"a", BadTarget::Form),
+            (b"*", BadTarget::Form),
+            (b"?a", BadTarget::Form),
+            (b"http://", BadTarget::Form),
+            (b"http:///a", BadTarget::Form),
+            (b"http:/a", BadTarget::Form),
+            (b"ftp://a/b", BadTarget::Form),
+            (b"/a#b", BadTarget::Byte),
+            (b"/a?b#c", BadTarget::Byte),
+            (b"/a\\b", BadTarget::Byte),
+            (b"/a\x01", BadTarget::Byte),
+            (b"/a\x7f", BadTarget::Byte),
+            (b"/a b", BadTarget::Byte),
+            (b"/caf\xc3\xa9", BadTarget::Byte),
+            (b"/a?caf\xc3\xa9", BadTarget::Byte),
+        ];
+        for (raw, want) in table {
+            assert_eq!(split_target(raw, Method::Get), Err(*want), "{}", raw.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn paths_have_one_normal_form() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"/", b"/"),
+            (b"//", b"/"),
+            (b"/.", b"/"),
+            (b"/./", b"/"),
+            (b"/a", b"/a"),
+            (b"/f%6f%6f", b"/foo"),
+            (b"/a%2fb", b"/a%2Fb"),
+            (b"/%20%21", b"/ %21"),
+            (b"//a///b/", b"/a/b/"),
+            (b"/a/./b/../c", b"/a/c"),
+            (b"/a/b/..", b"/a/"),
+            (b"/a/..", b"/"),
+            (b"/a/../..a/.../.b", b"/..a/.../.b"),
+            (b"/a//../b", b"/b"),
+            (b"/a/%2E%2e/b", b"/b"),
+            (b"/a/%252e/b", b"/a/%252e/b"),
+            (b"/a/..%2fb", b"/a/..%2Fb"),
+            (b"/a/%5c..%5C/b", b"/a/\\..\\/b"),
+            (b"/.well-known/x", b"/.well-known/x"),
+            (b"/%C3%A4/a/%2e./a%2E//a/%2e/./a/../a/%2e%2E/%5f%99%af%2f%2F", b"/\xc3\xa4/a./a/_\x99\xaf%2F%2F"),
+        ];
+        for (raw, want) in table {
+            assert_eq!(normal(raw).as_deref(), Ok(*want), "{}", raw.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn paths_without_a_normal_form_are_refused() {
+        let table: &[(&[u8], BadTarget)] = &[
+            (b"", BadTarget::Form),
+            (b"a", BadTarget::Form),
+            (b"*", BadTarget::Form),
+            (b"/a/%zz", BadTarget::Triplet),
+            (b"/a/%4", BadTarget::Triplet),
+            (b"/a/%", BadTarget::Triplet),
+            (b"/a/%00", BadTarget::Triplet),
+            (b"/..", BadTarget::AboveRoot),
+            (b"/../a", BadTarget::AboveRoot),
+            (b"/a/../../b", BadTarget::AboveRoot),
+            (b"/a/..//..", BadTarget::AboveRoot),
+            (b"/%2e%2E/a", BadTarget::AboveRoot),
+        ];
+        for (raw, want) in table {
+            assert_eq!(normal(raw), Err(*want), "{}", raw.escape_ascii());
+        }
+    }
+
+    /// Decodes first, then walks whole segments.
+    fn stupid_twin(raw: &[u8]) -> Option<Vec<u8>> {
+        let mut decoded = Vec::new();
+        let mut at = 0;
+        while at < raw.len() {
+            if raw[at] != b'%' {
+                decoded.push(raw[at]);
+                at += 1;
+                continue;
+            }
+            let digits = std::str::from_utf8(raw.get(at + 1..at + 3)?).ok()?;
+            if digits.contains(['+', '-']) {
+                return None;
+            }
+            let byte = u8::from_str_radix(digits, 16).ok()?;
+            if byte == 0 {
+                return None;
+            }
+            if b"!*'();:@&=+$,/?%#[]".contains(&byte) {
+                decoded.extend_from_slice(format!("%{}", digits.to_uppercase()).as_bytes());
+            } else {
+                decoded.push(byte);
+            }
+            at += 3;
+        }
+        let mut kept: Vec<&[u8]> = Vec::new();
+        let segments: Vec<&[u8]> = decoded.split(|&byte| byte == b'/').skip(1).filter(|s| !s.is_empty()).collect();
+        for segment in &segments {
+            match *segment {
+                b"." => {}
+                b".." => drop(kept.pop()?),
+                other => kept.push(other),
+            }
+        }
+        let last = decoded.rsplit(|&byte| byte == b'/').next().unwrap_or(&[]);
+        let open = !matches!(last, b"" | b"." | b"..");
+        let mut path = b"/".to_vec();
+        path.extend_from_slice(&kept.join(&b'/'));
+        if !open && path.len() > 1 {
+            path.push(b'/');
+        }
+        Some(path)
+    }
+
+    #[test]
+    fn normal_forms_agree_with_a_stupid_twin() {
+        let pieces =
+            ["/", "/", ".", "..", "/.", "/..", "//", "a", "bc", "%2e", "%2F", "%41", "%25", "%c3", "%", "%0", "?"];
+        for seed in 0..20_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut raw = String::from("/");
+            (0..rng.usize(..10)).for_each(|_| raw.push_str(rng.choice(pieces).unwrap()));
+            let twin = stupid_twin(raw.as_bytes());
+            let ours = normal(raw.as_bytes()).ok();
+            assert_eq!(ours, twin, "seed {seed} raw {raw}");
+        }
+    }
+
+    #[test]
+    fn a_normal_path_is_not_copied() {
+        let raw = b"/a.b/c-d/e";
+        let mut out = Vec::new();
+        assert_eq!(normalize_path(raw, &mut out).unwrap().as_ptr(), raw.as_ptr());
+        assert_eq!(out.capacity(), 0);
+    }
 }

@@ -84,3 +84,198 @@ fn postfix<'a>(parts: &UpstreamPath<'a>) -> &'a [u8] {
         tail => tail,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(base: &str, route: &str, request: &str, strip: bool, handling: PathHandling) -> String {
+        let mut normal = Vec::new();
+        let path = crate::http::target::normalize_path(request.as_bytes(), &mut normal).unwrap();
+        let matched_len = (route != "-").then_some(route.len());
+        let parts = UpstreamPath { base: base.as_bytes(), path, matched_len, strip, handling, query: None };
+        let mut out = Vec::new();
+        build_upstream_path(&parts, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// spec/router.md section 7.4, row by row: service path, route path (`-` for none), request; keep v0, keep v1,
+    /// strip v0, strip v1.
+    const TABLE: &[[&str; 7]] = &[
+        ["/", "/", "/", "/", "/", "/", "/"],
+        ["/", "-", "/", "/", "/", "/", "/"],
+        ["/", "/", "/route", "/route", "/route", "/route", "/route"],
+        ["/", "-", "/route", "/route", "/route", "/route", "/route"],
+        ["/", "/", "/route/", "/route/", "/route/", "/route/", "/route/"],
+        ["/", "-", "/route/", "/route/", "/route/", "/route/", "/route/"],
+        ["/", "/route", "/route", "/route", "/route", "/", "/"],
+        ["/", "/route", "/route/", "/route/", "/route/", "/", "/"],
+        ["/", "/route", "/routereq", "/routereq", "/routereq", "/req", "/req"],
+        ["/", "/route/", "/route/", "/route/", "/route/", "/", "/"],
+        ["/", "/route/", "/route/req", "/route/req", "/route/req", "/req", "/req"],
+        ["/srv", "/rou", "/roureq", "/srv/roureq", "/srvroureq", "/srv/req", "/srvreq"],
+        ["/srv/", "/rou", "/rou", "/srv/rou", "/srv/rou", "/srv", "/srv/"],
+        ["/service", "/", "/", "/service", "/service", "/service", "/service"],
+        ["/service", "-", "/", "/service", "/service", "/service", "/service"],
+        ["/service", "/", "/route", "/service/route", "/serviceroute", "/service/route", "/serviceroute"],
+        ["/service", "-", "/route", "/service/route", "/serviceroute", "/service/route", "/serviceroute"],
+        ["/service", "/", "/route/", "/service/route/", "/serviceroute/", "/service/route/", "/serviceroute/"],
+        ["/service", "-", "/route/", "/service/route/", "/serviceroute/", "/service/route/", "/serviceroute/"],
+        [
+            "/service",
+            "/",
+            "/route/req",
+            "/service/route/req",
+            "/serviceroute/req",
+            "/service/route/req",
+            "/serviceroute/req",
+        ],
+        ["/service", "/route", "/route", "/service/route", "/serviceroute", "/service", "/service"],
+        ["/service", "/route", "/route/", "/service/route/", "/serviceroute/", "/service/", "/service/"],
+        ["/service", "/route", "/routereq", "/service/routereq", "/serviceroutereq", "/service/req", "/servicereq"],
+        ["/service", "/route", "/route/req", "/service/route/req", "/serviceroute/req", "/service/req", "/service/req"],
+        ["/service", "/route/", "/route/", "/service/route/", "/serviceroute/", "/service/", "/service"],
+        ["/service", "/route/", "/route/req", "/service/route/req", "/serviceroute/req", "/service/req", "/servicereq"],
+        ["/service/", "/", "/", "/service/", "/service/", "/service/", "/service/"],
+        ["/service/", "-", "/", "/service/", "/service/", "/service/", "/service/"],
+        ["/service/", "/", "/route", "/service/route", "/service/route", "/service/route", "/service/route"],
+        ["/service/", "-", "/route", "/service/route", "/service/route", "/service/route", "/service/route"],
+        ["/service/", "/", "/route/", "/service/route/", "/service/route/", "/service/route/", "/service/route/"],
+        ["/service/", "-", "/route/", "/service/route/", "/service/route/", "/service/route/", "/service/route/"],
+        ["/service/", "/route", "/route", "/service/route", "/service/route", "/service", "/service/"],
+        ["/service/", "/route", "/route/", "/service/route/", "/service/route/", "/service/", "/service/"],
+        ["/service/", "/route", "/routereq", "/service/routereq", "/service/routereq", "/service/req", "/service/req"],
+        ["/service/", "/route/", "/route/", "/service/route/", "/service/route/", "/service/", "/service/"],
+        [
+            "/service/",
+            "/route/",
+            "/route/req",
+            "/service/route/req",
+            "/service/route/req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route./req",
+            "/service/route./req",
+            "/serviceroute./req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route../req",
+            "/service/route../req",
+            "/serviceroute../req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route%2E/req",
+            "/service/route./req",
+            "/serviceroute./req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service",
+            "/route",
+            "/route%2e%2E/req",
+            "/service/route../req",
+            "/serviceroute../req",
+            "/service/req",
+            "/servicereq",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route./req",
+            "/service/route./req",
+            "/service/route./req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route../req",
+            "/service/route../req",
+            "/service/route../req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route%2e/req",
+            "/service/route./req",
+            "/service/route./req",
+            "/service/req",
+            "/service/req",
+        ],
+        [
+            "/service/",
+            "/route",
+            "/route%2E%2e/req",
+            "/service/route../req",
+            "/service/route../req",
+            "/service/req",
+            "/service/req",
+        ],
+    ];
+
+    #[test]
+    fn paths_join_as_the_table_says() {
+        for row in TABLE {
+            let [base, route, request, keep_v0, keep_v1, strip_v0, strip_v1] = *row;
+            assert_eq!(built(base, route, request, false, PathHandling::V0), keep_v0, "keep v0 {row:?}");
+            assert_eq!(built(base, route, request, false, PathHandling::V1), keep_v1, "keep v1 {row:?}");
+            assert_eq!(built(base, route, request, true, PathHandling::V0), strip_v0, "strip v0 {row:?}");
+            assert_eq!(built(base, route, request, true, PathHandling::V1), strip_v1, "strip v1 {row:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_strip_leaves_is_no_dot_segment() {
+        for (request, want) in
+            [("/route.", "/s"), ("/route..", "/s"), ("/route.x", "/s/.x"), ("/route.../x", "/s/.../x")]
+        {
+            assert_eq!(built("/s", "/route", request, true, PathHandling::V0), want);
+        }
+    }
+
+    #[test]
+    fn the_result_is_encoded_and_the_query_is_not_touched() {
+        let table: &[(&str, Option<&str>, &str)] = &[
+            ("/a/%20b", None, "/%20b"),
+            ("/a/%2Fb", None, "/%2Fb"),
+            ("/a/%2fb", None, "/%2Fb"),
+            ("/a/caf%c3%A9", None, "/caf%C3%A9"),
+            ("/a/%41;c=d", None, "/A;c=d"),
+            ("/a/%22%3C%5c%7C", None, "/%22%3C%5C%7C"),
+            ("/a/%0d%0aX:y", None, "/%0D%0AX:y"),
+            ("/a", Some(""), "/?"),
+            ("/a", Some("x=%20+b&x=2{}"), "/?x=%20+b&x=2{}"),
+        ];
+        for (request, query, want) in table {
+            let mut normal = Vec::new();
+            let path = crate::http::target::normalize_path(request.as_bytes(), &mut normal).unwrap();
+            let parts = UpstreamPath {
+                base: b"/",
+                path,
+                matched_len: Some(2),
+                strip: true,
+                handling: PathHandling::V0,
+                query: query.map(str::as_bytes),
+            };
+            let mut out = Vec::new();
+            build_upstream_path(&parts, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), *want);
+        }
+    }
+}
