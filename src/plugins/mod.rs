@@ -10,9 +10,14 @@ pub mod chain;
 pub mod directory;
 pub mod view;
 
+mod body;
 mod correlation_id;
 mod key_auth;
+mod query;
 mod request_termination;
+mod settings;
+#[cfg(test)]
+mod testing;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -37,7 +42,7 @@ pub struct Kind {
 /// What is wrong with a configuration that no schema can express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Path below `config`, such as `allow.2`.
+    /// Path below `config`, such as `allow.2`; empty: `config` as a whole.
     pub field: String,
     pub message: String,
 }
