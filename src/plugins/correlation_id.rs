@@ -139,3 +139,72 @@ impl IdText {
         &self.0.get_ref()[..self.0.position() as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::Exchange;
+    use crate::plugins::testing::plugin;
+    use crate::plugins::testing::refusal;
+    use serde_json::json;
+
+    const UUID: &str = "01234567-89ab-4def-8123-456789abcdef";
+
+    #[track_caller]
+    fn check(config: Value, lines: &[&str], upstream: &[&str], downstream: &[&str]) {
+        let plugin = plugin(&KIND, config);
+        let mut exchange = Exchange::new(lines);
+        assert_eq!(exchange.access(&*plugin), Verdict::Continue);
+        exchange.response_head(&*plugin);
+        assert_eq!(exchange.fields(), upstream);
+        assert_eq!(exchange.response_fields(), downstream);
+    }
+
+    #[test]
+    fn a_request_without_an_id_gets_one() {
+        let uuid = format!("Kong-Request-ID: {UUID}");
+        let tracker = "Kong-Request-ID: 127.0.0.1-8000-77-12-3-1700000001.042";
+        let get = ["GET /p"];
+        check(json!({}), &get, &["Kong-Request-ID: worker#1"], &[]);
+        check(json!({"generator": "uuid", "echo_downstream": true}), &get, &[&uuid], &[&uuid]);
+        check(json!({"generator": "tracker", "echo_downstream": true}), &get, &[tracker], &[tracker]);
+        let corr = ["X-Corr: worker#1"];
+        check(json!({"header_name": "X-Corr", "echo_downstream": true}), &get, &corr, &corr);
+        check(json!({}), &["GET /p", "Kong-Request-ID:"], &["Kong-Request-ID: worker#1"], &[]);
+    }
+
+    #[test]
+    fn an_id_of_the_client_is_kept() {
+        for (header, generator) in [("Kong-Request-ID", "uuid"), ("X-Corr", "uuid#counter"), ("X-Corr", "tracker")] {
+            let config = json!({"header_name": header, "generator": generator, "echo_downstream": true});
+            let mine = format!("{header}: mine");
+            check(config, &["GET /p", &mine], &[&mine], &[&mine]);
+        }
+        check(json!({}), &["GET /p", "kong-request-id: mine"], &["kong-request-id: mine"], &[]);
+    }
+
+    #[test]
+    fn the_count_goes_up_with_every_id_of_the_core() {
+        let plugin = plugin(&KIND, json!({}));
+        let mut exchange = Exchange::new(&["GET /p"]);
+        exchange.core.serial.set(u64::MAX - 1);
+        exchange.access(&*plugin);
+        assert_eq!(exchange.fields(), [format!("Kong-Request-ID: worker#{}", u64::MAX)]);
+        assert_eq!(exchange.core.serial.get(), u64::MAX);
+    }
+
+    #[test]
+    fn a_response_whose_access_phase_did_not_run_is_named_too() {
+        let mut exchange = Exchange::new(&["GET /p"]);
+        exchange.response_head(&*plugin(&KIND, json!({"echo_downstream": true})));
+        exchange.response_head(&*plugin(&KIND, json!({"header_name": "X-Quiet"})));
+        assert_eq!(exchange.response_fields(), ["Kong-Request-ID: worker#1"]);
+    }
+
+    #[test]
+    fn a_name_that_no_header_can_have_is_refused() {
+        let (field, message) = refusal(&KIND, json!({"header_name": "a b"}));
+        assert_eq!(field, "header_name");
+        assert!(message.starts_with("bad header name 'a b'"), "{message}");
+    }
+}

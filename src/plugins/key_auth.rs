@@ -216,3 +216,188 @@ fn identify(view: &mut View<'_>, consumer: &Consumer, credential: Option<&KeyCre
     tell(Known::XCredentialIdentifier, credential.map(|credential| &*credential.id_text));
     tell(Known::XAnonymousConsumer, if credential.is_some() { None } else { Some("true") });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::Exchange;
+    use crate::plugins::testing::plugin;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    const ALICE: &[&str] = &[
+        "X-Consumer-ID: 00000000-0000-0000-0000-000000000001",
+        "X-Consumer-Custom-ID: a1",
+        "X-Consumer-Username: alice",
+        "X-Credential-Identifier: 00000000-0000-0000-0000-000000000011",
+    ];
+    const ANONYMOUS: &[&str] = &[
+        "X-Consumer-ID: 00000000-0000-0000-0000-000000000003",
+        "X-Consumer-Username: anon",
+        "X-Anonymous-Consumer: true",
+    ];
+    const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+
+    fn hiding() -> Value {
+        json!({"hide_credentials": true, "key_in_body": true, "key_names": ["apikey", "x-k"], "run_on_preflight": false})
+    }
+
+    /// The upstream gets `fields`.
+    #[track_caller]
+    fn passes(config: Value, exchange: &mut Exchange, fields: &[&[&str]]) {
+        assert_eq!(exchange.access(&*plugin(&KIND, config)), Verdict::Continue);
+        assert_eq!(exchange.fields(), fields.concat());
+        assert_eq!(exchange.reply_fields(), [""; 0]);
+    }
+
+    #[track_caller]
+    fn fails(config: Value, exchange: &mut Exchange, message: &str, challenge: &str) {
+        let before = exchange.fields();
+        assert_eq!(exchange.access(&*plugin(&KIND, config)), Verdict::Reply);
+        assert_eq!((exchange.reply.status, exchange.reply_text().as_str()), (401, message));
+        assert_eq!(exchange.reply_fields(), [format!("WWW-Authenticate: {challenge}")]);
+        assert_eq!((exchange.fields(), exchange.identity), (before, Identity::default()));
+    }
+
+    #[test]
+    fn a_known_key_makes_the_request_its_consumers() {
+        for (lines, kept) in [
+            (["GET /p", "apikey: k1"], &["apikey: k1"][..]),
+            (["GET /p", "ApiKey: k1"], &["ApiKey: k1"]),
+            (["GET /p?apikey=k1&z=1", ""], &[]),
+            (["GET /p?z&%61pikey=%6b1", ""], &[]),
+        ] {
+            let mut exchange = Exchange::new(&lines);
+            passes(json!({}), &mut exchange, &[kept, ALICE]);
+            let identity = Identity { consumer: Some(Uuid::from_u128(1)), credential: Some(Uuid::from_u128(0x11)) };
+            assert_eq!(exchange.identity, identity);
+            assert_eq!(exchange.edited_query(), None);
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_valid_key_is_refused() {
+        let cases: [(&[&str], &str); 9] = [
+            (&["GET /p"], "No API key found in request"),
+            (&["OPTIONS /p"], "No API key found in request"),
+            (&["GET /p?apikey"], "No API key found in request"),
+            (&["GET /p", "apikey:"], "No API key found in request"),
+            (&["GET /p?apikey=k1", "apikey:"], "No API key found in request"),
+            (&["GET /p", "apikey: zz"], "Unauthorized"),
+            (&["GET /p", "apikey: expired"], "Unauthorized"),
+            (&["GET /p", "apikey: k1", "apikey: k2"], "Duplicate API key found"),
+            (&["GET /p?apikey=k1&apikey=k2"], "Duplicate API key found"),
+        ];
+        for (lines, message) in cases {
+            fails(json!({}), &mut Exchange::new(lines), message, "Key");
+        }
+        let realm = json!({"realm": "my-realm"});
+        fails(realm, &mut Exchange::new(&["GET /p"]), "No API key found in request", r#"Key realm="my-realm""#);
+    }
+
+    #[test]
+    fn a_place_that_is_switched_off_is_not_searched() {
+        let none = "No API key found in request";
+        fails(json!({"key_in_header": false}), &mut Exchange::new(&["GET /p", "apikey: k1"]), none, "Key");
+        fails(json!({"key_in_query": false}), &mut Exchange::new(&["GET /p?apikey=k1"]), none, "Key");
+        let mut form = Exchange::new(&["POST /p", FORM]).with_body("apikey=k1");
+        fails(json!({}), &mut form, none, "Key");
+        assert!(plugin(&KIND, hiding()).reads_body() && !plugin(&KIND, json!({})).reads_body());
+    }
+
+    #[test]
+    fn the_client_cannot_speak_for_a_consumer() {
+        let spoofed =
+            ["GET /p", "apikey: k2", "X-Consumer-ID: x", "X-Consumer-Custom-ID: x", "X-Anonymous-Consumer: true"];
+        let want: &[&str] = &[
+            "apikey: k2",
+            "X-Consumer-ID: 00000000-0000-0000-0000-000000000002",
+            "X-Consumer-Username: bob",
+            "X-Credential-Identifier: 00000000-0000-0000-0000-000000000012",
+        ];
+        passes(json!({}), &mut Exchange::new(&spoofed), &[want]);
+        let spoofed = ["GET /p", "X-Credential-Identifier: y", "X-Consumer-Username: y"];
+        let want: &[&str] = &[
+            "X-Consumer-Username: anon",
+            "X-Consumer-ID: 00000000-0000-0000-0000-000000000003",
+            "X-Anonymous-Consumer: true",
+        ];
+        passes(json!({"anonymous": "anon"}), &mut Exchange::new(&spoofed), &[want]);
+    }
+
+    #[test]
+    fn a_hidden_key_reaches_no_upstream() {
+        passes(hiding(), &mut Exchange::new(&["GET /p", "apikey: k1"]), &[ALICE]);
+        passes(hiding(), &mut Exchange::new(&["GET /p", "x-k: k1"]), &[ALICE]);
+
+        let mut query = Exchange::new(&["GET /p?apikey=k1&z=1"]);
+        passes(hiding(), &mut query, &[ALICE]);
+        assert_eq!(query.edited_query(), Some("z=1"));
+
+        let mut everywhere = Exchange::new(&["POST /p?apikey=zz", "apikey: k1", FORM]).with_body("apikey=zz&z=1");
+        passes(hiding(), &mut everywhere, &[&[FORM], ALICE]);
+        assert_eq!((everywhere.edited_query(), everywhere.edited_body()), (Some(""), Some("z=1")));
+
+        let mut unknown = Exchange::new(&["GET /p", "apikey: zz"]);
+        let mut config = hiding();
+        config["anonymous"] = "anon".into();
+        passes(config, &mut unknown, &[ANONYMOUS]);
+    }
+
+    #[test]
+    fn a_key_in_the_body_is_found_and_hidden() {
+        let multipart = "--b\r\nContent-Disposition: form-data; name=\"apikey\"\r\n\r\nk1\r\n--b--\r\n";
+        let cases = [
+            (FORM, "apikey=k1&z=1", "z=1"),
+            ("Content-Type: application/json", r#"{"apikey":"k1","z":1}"#, r#"{"z":1}"#),
+            ("Content-Type: multipart/form-data; boundary=b", multipart, "--b--\r\n"),
+        ];
+        for (content_type, body, rest) in cases {
+            let mut exchange = Exchange::new(&["POST /p", content_type]).with_body(body);
+            passes(hiding(), &mut exchange, &[&[content_type], ALICE]);
+            assert_eq!(exchange.edited_body(), Some(rest));
+        }
+        let mut list = Exchange::new(&["POST /p", "Content-Type: application/json"]).with_body(r#"{"apikey":["k1"]}"#);
+        fails(hiding(), &mut list, "Duplicate API key found", "Key");
+        let mut plain = Exchange::new(&["POST /p", "Content-Type: text/plain"]).with_body("apikey=k1");
+        fails(hiding(), &mut plain, "No API key found in request", "Key");
+        fails(hiding(), &mut Exchange::new(&["POST /p", FORM]), "No API key found in request", "Key");
+    }
+
+    #[test]
+    fn a_preflight_is_let_through_if_so_configured() {
+        passes(hiding(), &mut Exchange::new(&["OPTIONS /p"]), &[]);
+    }
+
+    #[test]
+    fn without_a_valid_key_the_request_is_the_anonymous_consumers() {
+        for anonymous in ["anon", "00000000-0000-0000-0000-000000000003"] {
+            let config = json!({"anonymous": anonymous});
+            passes(config.clone(), &mut Exchange::new(&["GET /p"]), &[ANONYMOUS]);
+            passes(config.clone(), &mut Exchange::new(&["GET /p", "apikey: zz"]), &[&["apikey: zz"], ANONYMOUS]);
+            passes(config.clone(), &mut Exchange::new(&["GET /p", "apikey: k1"]), &[&["apikey: k1"], ALICE]);
+            let mut exchange = Exchange::new(&["GET /p"]);
+            passes(config, &mut exchange, &[ANONYMOUS]);
+            let identity = Identity { consumer: Some(Uuid::from_u128(3)), credential: None };
+            assert_eq!(exchange.identity, identity);
+        }
+    }
+
+    #[test]
+    fn who_is_known_already_stays_if_there_is_an_anonymous_consumer() {
+        let known = Identity { consumer: Some(Uuid::from_u128(2)), credential: Some(Uuid::from_u128(0x12)) };
+        let mut exchange = Exchange::new(&["GET /p"]);
+        exchange.identity = known;
+        passes(json!({"anonymous": "anon"}), &mut exchange, &[]);
+        assert_eq!(exchange.identity, known);
+        assert_eq!(exchange.access(&*plugin(&KIND, json!({}))), Verdict::Reply);
+    }
+
+    #[test]
+    fn an_anonymous_consumer_that_is_gone_is_an_error() {
+        let mut exchange = Exchange::new(&["GET /p"]);
+        assert_eq!(exchange.access(&*plugin(&KIND, json!({"anonymous": "nobody"}))), Verdict::Reply);
+        assert_eq!(exchange.reply.status, 500);
+        assert_eq!(exchange.reply_text(), "anonymous consumer nobody is configured but doesn't exist");
+    }
+}

@@ -185,10 +185,10 @@ fn arguments(text: &[u8]) -> Map<String, Value> {
 fn captures(view: &View<'_>) -> Value {
     let (mut named, mut unnamed) = (Map::new(), Vec::new());
     if let Some(captures) = view.captures {
-        captures.each(&mut |_, name, text| {
-            unnamed.push(Value::from(lossy(text)));
-            if let Some(name) = name {
-                named.insert(name.to_string(), lossy(text).into());
+        captures.each(&mut |capture| {
+            unnamed.push(Value::from(lossy(capture.text)));
+            if let Some(name) = capture.name {
+                named.insert(name.to_string(), lossy(capture.text).into());
             }
         });
     }
@@ -220,4 +220,158 @@ fn add(values: &mut Map<String, Value>, name: String, value: Value) {
 
 fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::Exchange;
+    use crate::plugins::testing::plugin;
+    use crate::plugins::testing::refusal;
+    use crate::plugins::view::PathCapture;
+    use crate::plugins::view::PathCaptures;
+    use crate::plugins::view::ReplyKind;
+
+    #[test]
+    fn the_answer_is_the_configured_one_or_the_usual_one() {
+        let cases = [
+            (json!({}), 503, ReplyKind::Exit, "Service unavailable", ""),
+            (json!({"status_code": 403, "message": "So long"}), 403, ReplyKind::Exit, "So long", ""),
+            (
+                json!({"status_code": 200, "body": "<h1>hi</h1>", "content_type": "text/html"}),
+                200,
+                ReplyKind::Raw,
+                "<h1>hi</h1>",
+                "text/html",
+            ),
+            (json!({"body": "plain"}), 503, ReplyKind::Raw, "plain", ""),
+            (json!({"status_code": 204}), 204, ReplyKind::Empty, "", ""),
+            (json!({"status_code": 401}), 401, ReplyKind::Exit, "Unauthorized", ""),
+            (json!({"status_code": 404}), 404, ReplyKind::Exit, "Not found", ""),
+            (json!({"status_code": 405}), 405, ReplyKind::Exit, "Method not allowed", ""),
+            (json!({"status_code": 500}), 500, ReplyKind::Exit, "An unexpected error occurred", ""),
+            (json!({"status_code": 502}), 502, ReplyKind::Exit, "Bad Gateway", ""),
+        ];
+        for (config, status, kind, text, content_type) in cases {
+            let mut exchange = Exchange::new(&["GET /p/x?a=b"]);
+            // What an earlier request left must not show.
+            exchange.reply.raw(299, "old/type", b"old");
+            exchange.reply.clear();
+            assert_eq!(exchange.access(&*plugin(&KIND, config.clone())), Verdict::Reply);
+            let reply = &exchange.reply;
+            assert_eq!((reply.status, reply.kind, exchange.reply_text().as_str()), (status, kind, text), "{config}");
+            assert_eq!(reply.content_type, content_type.as_bytes(), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_trigger_is_a_header_or_an_argument() {
+        let cases: [(&[&str], Verdict); 6] = [
+            (&["GET /p/x?a=b"], Verdict::Continue),
+            (&["GET /p", "stop: 1"], Verdict::Reply),
+            (&["GET /p", "Stop:"], Verdict::Reply),
+            (&["GET /p?stop=1"], Verdict::Reply),
+            (&["GET /p?stop"], Verdict::Reply),
+            (&["GET /p?Stop=1"], Verdict::Continue),
+        ];
+        for (lines, verdict) in cases {
+            let mut exchange = Exchange::new(lines);
+            assert_eq!(exchange.access(&*plugin(&KIND, json!({"trigger": "stop"}))), verdict, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused() {
+        let cases = [
+            (json!({"message": "a", "body": "b"}), "message cannot be used with content_type or body"),
+            (json!({"message": "a", "content_type": "b"}), "message cannot be used with content_type or body"),
+            (json!({"content_type": "b"}), "content_type requires a body"),
+            (json!({"echo": true, "body": "b"}), "echo cannot be used with content_type and body"),
+        ];
+        for (config, message) in cases {
+            assert_eq!(refusal(&KIND, config), (String::new(), message.to_string()));
+        }
+    }
+
+    struct Groups;
+
+    impl PathCaptures for Groups {
+        fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>)) {
+            tell(PathCapture { name: None, text: b"one" });
+            tell(PathCapture { name: Some("second"), text: b"two" });
+        }
+    }
+
+    #[track_caller]
+    fn echo_of(exchange: &mut Exchange) -> Value {
+        let plugin = plugin(&KIND, json!({"echo": true, "status_code": 200}));
+        assert!(plugin.reads_body());
+        assert_eq!(exchange.access(&*plugin), Verdict::Reply);
+        assert_eq!(exchange.reply.content_type, b"application/json; charset=utf-8");
+        serde_json::from_slice(&exchange.reply.text).expect("an echo is JSON")
+    }
+
+    #[test]
+    fn an_echo_shows_the_request_and_what_it_matched() {
+        let lines = ["GET /p/x?a=b", "Host: 127.0.0.1:8000", "User-Agent: curl/7.88.1", "Accept: */*"];
+        let mut exchange = Exchange::new(&lines).with_body("");
+        exchange.route = Some(r#"{"name":"r62","paths":["/p"],"hosts":null}"#.to_string());
+        let want = json!({
+            "matched_route": {"name": "r62", "paths": ["/p"]},
+            "request": {
+                "query": {"a": "b"},
+                "headers": {"accept": "*/*", "user-agent": "curl/7.88.1", "host": "127.0.0.1:8000"},
+                "uri_captures": {"named": {}, "unnamed": []},
+                "host": "example.test",
+                "port": 8000,
+                "scheme": "http",
+                "path": "/p/x",
+                "method": "GET",
+                "raw_body": "",
+            },
+            "kong": {"node_id": "node", "hostname": "host", "worker_pid": 77},
+        });
+        assert_eq!(echo_of(&mut exchange), want);
+    }
+
+    #[test]
+    fn an_echo_shows_repeated_values_captures_and_a_parsed_body() {
+        let lines = ["POST /p?a=1&a=2&%62&c=%20+", "X: 1", "x: 2", "Content-Type: application/json"];
+        let mut exchange = Exchange::new(&lines).with_body(r#"{"a":[1]}"#);
+        exchange.captures = Some(Box::new(Groups));
+        let echo = echo_of(&mut exchange);
+        let request = &echo["request"];
+        assert_eq!(request["query"], json!({"a": ["1", "2"], "b": true, "c": "  "}));
+        assert_eq!(request["headers"], json!({"x": ["1", "2"], "content-type": "application/json"}));
+        assert_eq!(request["uri_captures"], json!({"named": {"second": "two"}, "unnamed": ["one", "two"]}));
+        assert_eq!((&request["body"], &request["raw_body"]), (&json!({"a": [1]}), &json!(r#"{"a":[1]}"#)));
+        assert_eq!(echo.get("matched_route"), None);
+    }
+
+    #[test]
+    fn an_echo_parses_forms() {
+        let form = "Content-Type: application/x-www-form-urlencoded";
+        let multipart = "Content-Type: multipart/form-data; boundary=b";
+        let parts = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b--\r\n";
+        for (content_type, body, want) in [
+            (form, "a=1", json!({"a": "1"})),
+            (multipart, parts, json!({"a": "1"})),
+            ("Content-Type: text/plain", "a=1", Value::Null),
+            ("Content-Type: application/json", "a=1", Value::Null),
+        ] {
+            let echo = echo_of(&mut Exchange::new(&["POST /p", content_type]).with_body(body));
+            assert_eq!(echo["request"]["body"], want, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn an_echo_carries_a_message_if_there_is_one() {
+        let mut exchange = Exchange::new(&["GET /p"]);
+        exchange.access(&*plugin(&KIND, json!({"echo": true, "message": "So long"})));
+        let echo: Value = serde_json::from_slice(&exchange.reply.text).expect("an echo is JSON");
+        assert_eq!(echo["message"], "So long");
+        let mut exchange = Exchange::new(&["GET /p"]);
+        exchange.access(&*plugin(&KIND, json!({"echo": true})));
+        assert!(exchange.reply_text().contains(r#""message":"Service unavailable""#));
+    }
 }

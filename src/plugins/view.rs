@@ -58,8 +58,16 @@ pub struct EntityFacts<'a> {
 
 /// The groups of the path regex that matched.
 pub trait PathCaptures {
-    /// Calls `tell` for every group from 1 on that caught something, in order: number, name if it has one, bytes.
-    fn each(&self, tell: &mut dyn FnMut(usize, Option<&str>, &[u8]));
+    /// Calls `tell` for every group from 1 on that caught something, in order.
+    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>));
+}
+
+/// What one group of a path regex caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathCapture<'a> {
+    /// Of `(?<name>...)`.
+    pub name: Option<&'a str>,
+    pub text: &'a [u8],
 }
 
 /// A text that a plugin may replace: the query string or the body.
