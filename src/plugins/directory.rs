@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ahash::RandomState;
 use rpds::HashTrieMapSync;
 use uuid::Uuid;
 
@@ -34,10 +35,10 @@ pub struct KeyCredential {
 /// One version of all consumers and credentials.
 #[derive(Clone, Default)]
 pub struct Directory {
-    consumers: HashTrieMapSync<Uuid, Arc<Consumer>>,
-    by_username: HashTrieMapSync<Box<str>, Uuid>,
-    keys: HashTrieMapSync<Box<str>, Arc<KeyCredential>>,
-    key_by_id: HashTrieMapSync<Uuid, Arc<KeyCredential>>,
+    consumers: HashTrieMapSync<Uuid, Arc<Consumer>, RandomState>,
+    by_username: HashTrieMapSync<Box<str>, Uuid, RandomState>,
+    keys: HashTrieMapSync<Box<str>, Arc<KeyCredential>, RandomState>,
+    key_by_id: HashTrieMapSync<Uuid, Arc<KeyCredential>, RandomState>,
 }
 
 impl Directory {

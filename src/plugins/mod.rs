@@ -10,9 +10,14 @@ pub mod chain;
 pub mod directory;
 pub mod view;
 
+mod body;
 mod correlation_id;
 mod key_auth;
+mod query;
 mod request_termination;
+mod settings;
+#[cfg(test)]
+mod testing;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -31,13 +36,14 @@ pub struct Kind {
     /// Plugins run in descending order of this (spec/plugins.md A.4).
     pub priority: i32,
     /// Compiles a configuration that its schema has accepted.
+    #[expect(clippy::type_complexity, reason = "a name for it would say less than the type")]
     pub build: fn(&Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError>,
 }
 
 /// What is wrong with a configuration that no schema can express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Path below `config`, such as `allow.2`.
+    /// Path below `config`, such as `allow.2`; empty: `config` as a whole.
     pub field: String,
     pub message: String,
 }
@@ -96,6 +102,13 @@ mod tests {
     fn plugin_names_are_unique() {
         let mut seen = HashSet::new();
         assert!(PLUGINS.iter().all(|kind| seen.insert(kind.schema.name)));
+    }
+
+    #[test]
+    fn the_defaults_of_every_plugin_compile() {
+        for kind in PLUGINS {
+            testing::plugin(kind, serde_json::json!({}));
+        }
     }
 
     #[test]

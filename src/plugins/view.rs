@@ -56,6 +56,20 @@ pub struct EntityFacts<'a> {
     pub document: &'a str,
 }
 
+/// The groups of the path regex that matched.
+pub trait PathCaptures {
+    /// Calls `tell` for every group from 1 on that caught something, in order.
+    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>));
+}
+
+/// What one group of a path regex caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathCapture<'a> {
+    /// Of `(?<name>...)`.
+    pub name: Option<&'a str>,
+    pub text: &'a [u8],
+}
+
 /// A text that a plugin may replace: the query string or the body.
 pub struct Editable<'a> {
     original: &'a [u8],
@@ -105,6 +119,9 @@ pub struct View<'a> {
     pub conn: ConnFacts,
     pub route: Option<EntityFacts<'a>>,
     pub service: Option<EntityFacts<'a>>,
+    /// What the path regex of the route caught; `None` without a regex. Behind a trait, as finding it costs a search that
+    /// few plugins ask for.
+    pub captures: Option<&'a dyn PathCaptures>,
     /// After replacement by a trusted peer's header.
     pub client_ip: IpAddr,
     pub now_unix_ms: u64,
@@ -137,6 +154,9 @@ pub struct ResponseView<'a> {
     pub request_source: &'a [u8],
     /// Whether the response came from an upstream (or from a failed attempt to ask one).
     pub proxied: bool,
+    pub core: &'a CoreFacts,
+    pub conn: ConnFacts,
+    pub now_unix_ms: u64,
 }
 
 /// The body of an answer that the gateway makes.
