@@ -2,6 +2,7 @@
 //! Owns: flags, the sentences printed, exit codes (0 done, 1 failed, 2 wrong usage).
 //! Always: a failure says what was wrong and what to do next, on standard error.
 
+pub mod account;
 mod args;
 mod health;
 pub mod logging;
