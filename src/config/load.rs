@@ -371,12 +371,12 @@ mod tests {
         errors(
             file,
             &[
+                "r.conf:1: workers = many: accepted: auto, 1-1024",
                 "r.conf:2: \"what is this\" is not of the form: name = value",
                 "r.conf:4: unknown property \"prox_listen\"; did you mean \"proxy_listen\"?",
-                "r.conf:7: unknown property \"zebra\"",
-                "r.conf:6: log_level = loud: accepted: debug, info, notice, warn, error, crit, alert, emerg",
-                "r.conf:1: workers = many: accepted: auto, 1-1024",
                 "r.conf:5: client_head_fields_max = 5: not in 16-1000; accepted: a whole number",
+                "r.conf:6: log_level = loud: accepted: debug, info, notice, warn, error, crit, alert, emerg",
+                "r.conf:7: unknown property \"zebra\"",
             ],
         );
     }
