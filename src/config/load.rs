@@ -113,7 +113,14 @@ impl Settings {
         let mut settings = Self::read(&mut reader);
         settings.put_under_prefix();
         reader.check_together(&settings);
-        if reader.errors.is_empty() { Ok(Loaded { settings, warnings: reader.warnings }) } else { Err(reader.errors) }
+        if reader.errors.is_empty() {
+            return Ok(Loaded { settings, warnings: reader.warnings });
+        }
+        reader.errors.sort_by_key(|error| match error.origin {
+            Origin::File { line, .. } => line,
+            _ => u32::MAX,
+        });
+        Err(reader.errors)
     }
 
     /// Relative paths of properties are meant under the prefix.
