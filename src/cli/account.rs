@@ -1,12 +1,26 @@
 //! The account that the process becomes once its sockets are bound.
-//! Always: the directories of a node belong to that account, so that it can reopen logs and remove its files.
+//! Always: what a node keeps under its prefix belongs to that account, so that it can reopen its logs and remove its
+//! files.
 
 use std::ffi::CString;
 use std::io;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use ringway::config::User;
+use ringway::config::{Settings, User};
+
+use super::prefix;
+
+/// Becomes the `user` of the settings, if there is one, and gives it what is there of the node's files. To be called
+/// once the sockets are bound; whatever is opened or created later is opened as that account.
+pub fn become_user(settings: &Settings) -> Result<(), String> {
+    let Some(user) = &settings.user else { return Ok(()) };
+    let account = Account::find(user)?;
+    for path in prefix::belongings(settings).iter().filter(|path| path.exists()) {
+        account.take_over(path)?;
+    }
+    account.become_it()
+}
 
 /// Room for one entry of the user or group database.
 const ENTRY_BYTES: usize = 16 << 10;
@@ -36,7 +50,7 @@ impl Account {
     }
 
     /// Gives `path` to the account. Needs root, as does becoming it.
-    pub fn take_over(&self, path: &Path) -> Result<(), String> {
+    fn take_over(&self, path: &Path) -> Result<(), String> {
         chown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
             format!(
                 "cannot give {} to the account of user: {error}; start as root, or leave user blank",
@@ -46,7 +60,7 @@ impl Account {
     }
 
     /// Turns the whole process into the account, for good: all of its threads, and all of its groups.
-    pub fn become_it(&self) -> Result<(), String> {
+    fn become_it(&self) -> Result<(), String> {
         // SAFETY: plain numbers and a C string that lives through the call. The order matters: after setuid the
         // process may no longer change its groups.
         let done = unsafe {

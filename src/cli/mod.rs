@@ -42,16 +42,33 @@ pub fn run() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+        Err(Failure::Logged) => ExitCode::FAILURE,
+        Err(Failure::Says(message)) => {
             eprintln!("ringway: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(common: &Common) -> Result<(), String> {
+/// Why a command failed.
+enum Failure {
+    /// The log has it, and with it standard error.
+    Logged,
+    Says(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Says(message)
+    }
+}
+
+fn start(common: &Common) -> Result<(), Failure> {
     let source = ConfigSource::of(common)?;
     let Loaded { settings, warnings } = load(&source)?;
+    if let Some(user) = &settings.user {
+        account::Account::find(user)?;
+    }
     prefix::prepare(&settings)?;
     let _pid_file = PidFile::claim(&settings.prefix)?;
     let log = logging::init(&settings)?;
@@ -64,10 +81,13 @@ fn start(common: &Common) -> Result<(), String> {
         source.describe(),
         settings.prefix.display()
     );
-    crate::start::start(settings, &source, &log)
+    crate::start::start(settings, &source, &log).map_err(|message| {
+        tracing::error!("{message}");
+        Failure::Logged
+    })
 }
 
-fn check(file: Option<std::path::PathBuf>, common: &Common) -> Result<(), String> {
+fn check(file: Option<std::path::PathBuf>, common: &Common) -> Result<(), Failure> {
     let mut source = ConfigSource::of(common)?;
     if file.is_some() {
         source.file = file;
@@ -79,7 +99,7 @@ fn check(file: Option<std::path::PathBuf>, common: &Common) -> Result<(), String
 }
 
 /// The files are judged here first, so that their errors reach the operator and not only the node's log.
-fn reload(common: &Common) -> Result<(), String> {
+fn reload(common: &Common) -> Result<(), Failure> {
     let source = ConfigSource::of(common)?;
     let loaded = load(&source)?;
     print_warnings(&loaded.warnings);
@@ -89,7 +109,7 @@ fn reload(common: &Common) -> Result<(), String> {
     Ok(())
 }
 
-fn quit(timeout_s: Option<u64>, common: &Common) -> Result<(), String> {
+fn quit(timeout_s: Option<u64>, common: &Common) -> Result<(), Failure> {
     let settings = settings_for_prefix(common)?;
     let pid = running(&settings.prefix)?;
     signal::send(pid, libc::SIGQUIT)?;
@@ -103,10 +123,12 @@ fn quit(timeout_s: Option<u64>, common: &Common) -> Result<(), String> {
     if pid_file::wait_until_free(&settings.prefix, STOP_MARGIN) {
         return Ok(());
     }
-    Err(format!("process {pid} does not end; kill -KILL {pid} ends it, and acknowledged writes are kept"))
+    Err(Failure::Says(format!(
+        "process {pid} does not end; kill -KILL {pid} ends it, and acknowledged writes are kept"
+    )))
 }
 
-fn stop(common: &Common) -> Result<(), String> {
+fn stop(common: &Common) -> Result<(), Failure> {
     let settings = settings_for_prefix(common)?;
     let pid = running(&settings.prefix)?;
     signal::send(pid, libc::SIGTERM)?;
@@ -114,10 +136,10 @@ fn stop(common: &Common) -> Result<(), String> {
         println!("ringway (process {pid}) stopped");
         return Ok(());
     }
-    Err(format!("process {pid} still has requests in flight; kill -INT {pid} ends it without waiting for them"))
+    Err(Failure::Says(format!("process {pid} still has requests in flight; kill -INT {pid} ends it without waiting")))
 }
 
-fn health(common: &Common) -> Result<(), String> {
+fn health(common: &Common) -> Result<(), Failure> {
     let settings = settings_for_prefix(common)?;
     let pid = running(&settings.prefix)?;
     let place = health::ask(&settings)?;

@@ -8,6 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Its name in the prefix.
+pub const PID_FILE: &str = "ringway.pid";
+
+/// How long a claim waits for the lock: whoever asks whether a node runs holds it for an instant.
+const CLAIM_PATIENCE: Duration = Duration::from_millis(300);
+
 const POLL: Duration = Duration::from_millis(20);
 
 /// The claim of this process to a prefix; given up when dropped, or when the process ends in whatever way.
@@ -20,14 +26,19 @@ pub struct PidFile {
 impl PidFile {
     /// Writes this process's number, unless another one holds the prefix.
     pub fn claim(prefix: &Path) -> Result<Self, String> {
-        let path = prefix.join("ringway.pid");
+        let path = prefix.join(PID_FILE);
         let cannot =
             |error: std::io::Error| format!("cannot write {}: {error}; choose another prefix with -p", path.display());
+        let start = Instant::now();
         loop {
             let mut file =
                 OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(cannot)?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if start.elapsed() < CLAIM_PATIENCE => {
+                    std::thread::sleep(POLL);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(taken(prefix, &mut file)),
                 Err(TryLockError::Error(error)) => return Err(cannot(error)),
             }
@@ -72,7 +83,7 @@ fn read_pid(file: &mut File) -> Option<i32> {
 
 /// The process that runs with `prefix`; `None` when there is none, a stale file included.
 pub fn running(prefix: &Path) -> Result<Option<i32>, String> {
-    let path = prefix.join("ringway.pid");
+    let path = prefix.join(PID_FILE);
     let mut file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -123,7 +134,7 @@ mod tests {
     #[test]
     fn a_file_left_behind_is_stale_even_if_its_number_is_alive() {
         let prefix = tempfile::tempdir().unwrap();
-        std::fs::write(prefix.path().join("ringway.pid"), format!("{}\n", std::process::id())).unwrap();
+        std::fs::write(prefix.path().join(PID_FILE), format!("{}\n", std::process::id())).unwrap();
         assert_eq!(running(prefix.path()), Ok(None));
         let claim = PidFile::claim(prefix.path()).unwrap();
         let text = std::fs::read_to_string(&claim.path).unwrap();
@@ -131,9 +142,23 @@ mod tests {
     }
 
     #[test]
+    fn asking_does_not_get_in_the_way_of_a_claim() {
+        let prefix = tempfile::tempdir().unwrap();
+        std::fs::write(prefix.path().join(PID_FILE), "1\n").unwrap();
+        let asking = File::open(prefix.path().join(PID_FILE)).unwrap();
+        asking.lock_shared().unwrap();
+        let slow = std::thread::spawn(move || {
+            std::thread::sleep(POLL * 3);
+            drop(asking);
+        });
+        PidFile::claim(prefix.path()).unwrap();
+        slow.join().unwrap();
+    }
+
+    #[test]
     fn a_longer_number_left_behind_does_not_show_through() {
         let prefix = tempfile::tempdir().unwrap();
-        std::fs::write(prefix.path().join("ringway.pid"), "999999999999\ngarbage").unwrap();
+        std::fs::write(prefix.path().join(PID_FILE), "999999999999\ngarbage").unwrap();
         let claim = PidFile::claim(prefix.path()).unwrap();
         assert_eq!(std::fs::read_to_string(&claim.path).unwrap(), format!("{}\n", std::process::id()));
     }

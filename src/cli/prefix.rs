@@ -7,30 +7,42 @@ use std::path::{Path, PathBuf};
 
 use ringway::config::{ListenAddr, Settings};
 
-use super::account::Account;
+use super::pid_file::PID_FILE;
 
-/// Creates the prefix and the directories of the store, the sockets and the logs. Those under the prefix, and it,
-/// belong to the account that the node becomes; others are left to whoever made them.
+/// Creates the prefix and the directories of the store, the sockets and the logs.
 pub fn prepare(settings: &Settings) -> Result<(), String> {
-    let directories = directories(settings);
-    for directory in &directories {
-        create(directory)?;
-    }
-    let Some(user) = &settings.user else { return Ok(()) };
-    let account = Account::find(user)?;
-    directories.iter().filter(|d| d.starts_with(&settings.prefix)).try_for_each(|d| account.take_over(d))
+    directories(settings).iter().try_for_each(|directory| create(directory))
 }
 
-fn directories(settings: &Settings) -> Vec<PathBuf> {
+/// The directories and files of the node that are under its prefix, existing or not. What lies elsewhere is left to
+/// whoever made it.
+pub fn belongings(settings: &Settings) -> Vec<PathBuf> {
+    let beside = |ending: &str| {
+        let mut path = settings.database_path.clone().into_os_string();
+        path.push(ending);
+        PathBuf::from(path)
+    };
+    let mut paths = directories(settings);
+    paths.extend(files(settings).map(Path::to_owned));
+    paths.extend([beside("-wal"), beside("-shm"), settings.prefix.join(PID_FILE)]);
+    paths.retain(|path| path.starts_with(&settings.prefix));
+    paths
+}
+
+/// Logs, store, sockets.
+fn files(settings: &Settings) -> impl Iterator<Item = &Path> {
     let logs = [&settings.proxy_access_log, &settings.admin_access_log, &settings.proxy_error_log];
     let listens = [&settings.proxy_listen, &settings.admin_listen, &settings.status_listen].into_iter().flatten();
     let sockets = listens.filter_map(|listen| match &listen.addr {
         ListenAddr::Unix(path) => Some(path),
         ListenAddr::Tcp(_) => None,
     });
-    let files = logs.into_iter().flatten().chain([&settings.database_path]).chain(sockets);
+    logs.into_iter().flatten().chain([&settings.database_path]).chain(sockets).map(PathBuf::as_path)
+}
+
+fn directories(settings: &Settings) -> Vec<PathBuf> {
     let mut directories = vec![settings.prefix.clone()];
-    for parent in files.filter_map(|file| file.parent()) {
+    for parent in files(settings).filter_map(Path::parent) {
         if !directories.iter().any(|known| known == parent) {
             directories.push(parent.to_owned());
         }
@@ -65,6 +77,18 @@ mod tests {
         for directory in [prefix.clone(), prefix.join("logs"), prefix.join("sockets")] {
             assert_eq!(std::fs::metadata(&directory).unwrap().mode() & 0o007, 0, "{}", directory.display());
         }
+    }
+
+    #[test]
+    fn what_belongs_to_a_node_is_under_its_prefix() {
+        let flags = [("prefix", "/p"), ("proxy_access_log", "/dev/stdout"), ("database_path", "db/x")];
+        let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = Settings::load(Sources { flags: &flags, ..Sources::default() }).unwrap().settings;
+        let belongings = belongings(&settings);
+        for path in ["/p", "/p/db", "/p/db/x", "/p/db/x-wal", "/p/logs/error.log", "/p/admin.sock", "/p/ringway.pid"] {
+            assert!(belongings.iter().any(|b| b == Path::new(path)), "{path}");
+        }
+        assert!(belongings.iter().all(|path| path.starts_with("/p")));
     }
 
     #[test]
