@@ -113,7 +113,14 @@ impl Settings {
         let mut settings = Self::read(&mut reader);
         settings.put_under_prefix();
         reader.check_together(&settings);
-        if reader.errors.is_empty() { Ok(Loaded { settings, warnings: reader.warnings }) } else { Err(reader.errors) }
+        if reader.errors.is_empty() {
+            return Ok(Loaded { settings, warnings: reader.warnings });
+        }
+        reader.errors.sort_by_key(|error| match error.origin {
+            Origin::File { line, .. } => line,
+            _ => u32::MAX,
+        });
+        Err(reader.errors)
     }
 
     /// Relative paths of properties are meant under the prefix.
@@ -295,4 +302,218 @@ fn canonical(name: &str) -> Option<&'static str> {
 fn known_names() -> impl Iterator<Item = &'static str> {
     let ours = PROPERTIES.iter().flat_map(|p| p.aliases.iter().copied().chain([p.name]));
     ours.chain(FIXED.iter().map(|fixed| fixed.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Driver, LogLevel, Plugins, Secret, Workers};
+
+    const KNOWN_PLUGINS: &[&str] = &["correlation-id", "key-auth"];
+
+    fn pairs(given: &[(&str, &str)]) -> Vec<(String, String)> {
+        given.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, Vec<ConfigError>> {
+        let (env, flags) = (pairs(env), pairs(flags));
+        let file = Some((Path::new("r.conf"), file));
+        Settings::load(Sources { file, env: &env, flags: &flags, plugins: KNOWN_PLUGINS })
+    }
+
+    #[track_caller]
+    fn ok(file: &str) -> Settings {
+        load(file, &[], &[]).expect(file).settings
+    }
+
+    #[track_caller]
+    fn errors(file: &str, want: &[&str]) {
+        let errors = load(file, &[], &[]).expect_err(file);
+        assert_eq!(errors.iter().map(ConfigError::to_string).collect::<Vec<_>>(), want);
+    }
+
+    #[track_caller]
+    fn warnings(loaded: Loaded, want: &[&str]) {
+        assert_eq!(loaded.warnings.iter().map(Warning::to_string).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn flags_win_over_our_environment_over_kongs_over_the_file_over_the_default() {
+        let (ours, kongs) = (("RINGWAY_WORKERS", "4"), ("KONG_WORKERS", "3"));
+        let flags = [("workers", "5"), ("workers", "6")];
+        for (file, env, flags, want) in [
+            ("", &[][..], &[][..], Workers::Auto),
+            ("workers = 2", &[], &[], Workers::Count(2)),
+            ("workers = 2", &[kongs], &[], Workers::Count(3)),
+            ("workers = 2", &[ours, kongs], &[], Workers::Count(4)),
+            ("workers = 2", &[kongs, ours], &flags[..1], Workers::Count(5)),
+            ("workers = 2", &[kongs, ours], &flags, Workers::Count(6)),
+            ("workers = 2", &[], &[("workers", "")], Workers::Auto),
+        ] {
+            assert_eq!(load(file, env, flags).expect(file).settings.workers, want, "{file} {env:?} {flags:?}");
+        }
+    }
+
+    #[test]
+    fn kongs_spellings_are_one_property_with_ours() {
+        assert_eq!(ok("nginx_worker_processes = 3").workers, Workers::Count(3));
+        assert_eq!(ok("nginx_http_keepalive_requests = 7").client_keepalive_requests, 7);
+        assert_eq!(ok("nginx_proxy_keepalive_timeout = 5m").client_keepalive_timeout_ms, 300_000);
+        assert_eq!(ok("nginx_http_client_max_body_size = 8m").client_max_body_size, 8 << 20);
+        let loaded = load("nginx_worker_processes = 3", &[("RINGWAY_WORKERS", "2")], &[]).unwrap();
+        assert_eq!(loaded.settings.workers, Workers::Count(2));
+        assert_eq!(load("", &[("RINGWAY_DRIVER", "epoll")], &[]).unwrap().settings.driver, Driver::Epoll);
+    }
+
+    #[test]
+    fn blank_is_the_default_and_an_empty_variable_is_none() {
+        assert_eq!(ok("log_level =").log_level, LogLevel::Notice);
+        let loaded = load("log_level = debug", &[("RINGWAY_LOG_LEVEL", ""), ("KONG_LOG_LEVEL", " ")], &[]).unwrap();
+        assert_eq!(loaded.settings.log_level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn all_errors_are_reported_together_with_line_value_and_what_is_accepted() {
+        let file = "workers = many\nwhat is this\n\nprox_listen = off\nclient_head_fields_max = 5 # few\nlog_level = loud\nzebra = 1";
+        errors(
+            file,
+            &[
+                "r.conf:1: workers = many: accepted: auto, 1-1024",
+                "r.conf:2: \"what is this\" is not of the form: name = value",
+                "r.conf:4: unknown property \"prox_listen\"; did you mean \"proxy_listen\"?",
+                "r.conf:5: client_head_fields_max = 5: not in 16-1000; accepted: a whole number",
+                "r.conf:6: log_level = loud: accepted: debug, info, notice, warn, error, crit, alert, emerg",
+                "r.conf:7: unknown property \"zebra\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_and_what_happens_anyway_is_not() {
+        for (line, want) in [
+            ("database = postgres", "database = postgres is not supported yet; accepted: embedded"),
+            ("database = off", "database = off is not supported yet; accepted: embedded"),
+            (
+                "stream_listen = 0.0.0.0:9000",
+                "proxying of TCP, TLS and UDP streams is not supported yet; accepted: off",
+            ),
+            (
+                "router_flavor = expressions",
+                "another router flavor than traditional_compatible is not supported yet; accepted: traditional_compatible",
+            ),
+            ("new_dns_client = on", "the alternative DNS client is not supported yet; accepted: off, false"),
+            ("ssl_cert = /x", "a TLS certificate is not supported yet"),
+            (
+                "admin_token = {vault://env/token}",
+                "a reference to a vault is not supported yet; accepted: visible ASCII characters without blanks",
+            ),
+        ] {
+            let shown = if line.starts_with("admin_token") { "admin_token = ******" } else { line };
+            errors(line, &[&format!("r.conf:1: {shown}: {want}")]);
+        }
+        errors(
+            "proxy_listen = 0.0.0.0:8443 http2 ssl",
+            &[&format!(
+                "r.conf:1: proxy_listen = 0.0.0.0:8443 http2 ssl: a listener with \"http2\" is not supported yet; accepted: {}",
+                PROPERTIES.iter().find(|p| p.name == "proxy_listen").unwrap().accepts
+            )],
+        );
+        ok("stream_listen = off\nrouter_flavor = traditional_compatible\nnew_dns_client = OFF\nssl_cert =");
+    }
+
+    #[test]
+    fn properties_of_kong_without_a_meaning_are_warned_about() {
+        let loaded = load("pg_host = db\nnginx_http_gzip = on", &[("KONG_MEM_CACHE_SIZE", "1g")], &[]).unwrap();
+        warnings(
+            loaded,
+            &[
+                "r.conf:1: pg_host has no effect: the configuration is kept in the embedded store, not in PostgreSQL",
+                "r.conf:2: nginx_http_gzip has no effect: there is no nginx underneath that would read the directive",
+                "environment variable KONG_MEM_CACHE_SIZE: mem_cache_size has no effect: \
+                 every worker holds the whole configuration; there is no cache to size",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_line_given_twice_is_warned_about_and_the_later_one_counts() {
+        let loaded =
+            load("workers = 1\nnginx_worker_processes = 2", &[], &[("workers", "3"), ("workers", "4")]).unwrap();
+        assert_eq!(loaded.settings.workers, Workers::Count(4));
+        warnings(loaded, &["r.conf:1: workers is given again in line 2, which is the one that counts"]);
+    }
+
+    #[test]
+    fn a_stray_variable_is_an_error_only_when_it_looks_like_a_slip() {
+        let env =
+            [("RINGWAY_PORT_8000_TCP", "tcp://10.0.0.1:8000"), ("KONG_PROXY_SERVICE_HOST", "10.0.0.1"), ("HOME", "/")];
+        warnings(
+            load("", &env, &[]).unwrap(),
+            &["environment variable RINGWAY_PORT_8000_TCP: unknown property \"port_8000_tcp\""],
+        );
+        let errors = load("", &[("RINGWAY_WORKRES", "2")], &[]).unwrap_err();
+        let want = "environment variable RINGWAY_WORKRES: unknown property \"workres\"; did you mean \"workers\"?";
+        assert_eq!(errors.iter().map(ConfigError::to_string).collect::<Vec<_>>(), [want]);
+    }
+
+    #[test]
+    fn only_the_value_that_wins_is_judged() {
+        let loaded =
+            load("database = postgres\nworkers = many", &[("RINGWAY_WORKERS", "2")], &[("database", "embedded")]);
+        assert_eq!(loaded.unwrap().settings.workers, Workers::Count(2));
+    }
+
+    #[test]
+    fn an_admin_api_open_to_others_needs_a_token_or_leave() {
+        let open = "admin_listen = 127.0.0.1:1, 0.0.0.0:8001";
+        let error = load(open, &[], &[]).unwrap_err().remove(0).to_string();
+        assert!(error.starts_with("r.conf:1: admin_listen: 0.0.0.0:8001 can be reached"), "{error}");
+        assert!(error.contains("admin_token") && error.contains("admin_allow_unauthenticated = on"), "{error}");
+        let guarded = ok(&format!("{open}\nadmin_token = s3cret"));
+        assert_eq!(guarded.admin_token.as_ref().map(Secret::expose), Some(&b"s3cret"[..]));
+        assert!(!format!("{guarded:?}").contains("s3cret"));
+        assert_eq!(guarded.describe()["admin_token"], "******");
+        ok(&format!("{open}\nadmin_allow_unauthenticated = on"));
+        ok("admin_listen = [::1]:8001, unix:/run/x.sock");
+        ok("admin_listen = off");
+    }
+
+    #[test]
+    fn listeners_must_differ_unless_the_kernel_chooses() {
+        errors("status_listen = 127.0.0.1:8001", &["r.conf:1: status_listen: 127.0.0.1:8001 is listened on twice"]);
+        ok("proxy_listen = 127.0.0.1:0, 127.0.0.1:0\nstatus_listen = 127.0.0.1:0\nadmin_listen = 127.0.0.1:0");
+    }
+
+    #[test]
+    fn relative_paths_are_under_the_prefix() {
+        let settings =
+            load("database_path = x/y.db\nproxy_error_log = /dev/null", &[], &[("prefix", "/p")]).unwrap().settings;
+        assert_eq!(settings.database_path, Path::new("/p/x/y.db"));
+        assert_eq!(settings.proxy_access_log.as_deref(), Some(Path::new("/p/logs/access.log")));
+        assert_eq!(settings.proxy_error_log.as_deref(), Some(Path::new("/dev/null")));
+        assert_eq!(settings.admin_listen[1].addr, ListenAddr::Unix("/p/admin.sock".into()));
+        let long = format!("prefix = /{}", "x".repeat(100));
+        assert!(load(&long, &[], &[]).unwrap_err()[0].message.contains("longer than 107 bytes"));
+        errors("prefix = here", &["r.conf:1: prefix = here: accepted: an absolute path"]);
+    }
+
+    #[test]
+    fn plugins_are_those_that_exist() {
+        assert_eq!(ok("plugins = bundled").plugins, Plugins::Bundled);
+        let some = ok("plugins = key-auth").plugins;
+        assert!(some.enabled("key-auth") && !some.enabled("correlation-id"));
+        assert!(!ok("plugins = off").plugins.enabled("key-auth"));
+        errors(
+            "plugins = key-auth, jwt",
+            &["r.conf:1: plugins: there is no plugin \"jwt\"; there are: correlation-id, key-auth"],
+        );
+        assert!(load("plugins = bundled, mine", &[], &[]).unwrap_err()[0].message.contains("mine"));
+    }
+
+    #[test]
+    fn limits_of_a_head_fit_together() {
+        let file = "client_head_bytes_max = 8k";
+        assert!(load(file, &[], &[]).unwrap_err()[0].message.contains("client_request_line_bytes_max"));
+        ok("client_head_bytes_max = 8k\nclient_request_line_bytes_max = 4k");
+    }
 }

@@ -143,3 +143,48 @@ fn milliseconds(text: &str) -> Option<u64> {
 fn seconds_text(ms: u64) -> String {
     if ms.is_multiple_of(1000) { (ms / 1000).to_string() } else { format!("{}", ms as f64 / 1000.0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_unless_they_say_otherwise() {
+        for (text, want) in [
+            ("75", 75_000),
+            ("75s", 75_000),
+            ("500ms", 500),
+            ("1.5", 1500),
+            ("0.25 s", 250),
+            ("10m", 600_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
+            assert_eq!(Time::<0, YEAR_MS>::parse(text), Ok(want), "{text}");
+            let shown = Time::<0, YEAR_MS>::describe(&want).to_string();
+            assert_eq!(Time::<0, YEAR_MS>::parse(&shown), Ok(want), "{text} as {shown}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_unless_they_say_otherwise() {
+        for (text, want) in [("0", 0), ("8k", 8192), ("8K", 8192), ("1000", 1000), ("10m", 10 << 20), ("2g", 2 << 30)] {
+            assert_eq!(Bytes::<0, { u64::MAX }>::parse(text), Ok(want), "{text}");
+            assert_eq!(Bytes::<0, { u64::MAX }>::parse(&bytes_text(want)), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_its_kind_is_refused() {
+        for text in ["", "x", "-1", "1e3", "s", "1 2", "75s 60s", "99999999999999999999", "1y", "."] {
+            assert!(Time::<0, YEAR_MS>::parse(text).is_err(), "{text}");
+        }
+        for text in ["", "k", "-1", "1.5k", "8kb", "99999999999g", "8ké"] {
+            assert!(Bytes::<0, { u64::MAX }>::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(Time::<1, 2000>::parse("0"), Err(Problem::because("not in 0.001-2 seconds")));
+        assert_eq!(Bytes::<1024, 8192>::parse("9k"), Err(Problem::because("not in 1k-8k")));
+        assert_eq!(Count::<1, 5>::parse("6"), Err(Problem::because("not in 1-5")));
+    }
+}

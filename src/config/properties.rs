@@ -262,6 +262,61 @@ mod tests {
         }
     }
 
+    /// `ringway.conf.default` as it should be: every property commented out, with its default.
+    fn default_file() -> String {
+        let mut text = String::from(
+            "# Configuration of ringway, with every property at its default. Copy it to /etc/ringway/ringway.conf (or name\n\
+             # your copy with -c), and uncomment what you change. The environment overrides this file: RINGWAY_PROXY_LISTEN\n\
+             # (or KONG_PROXY_LISTEN) sets proxy_listen; --set proxy_listen=... overrides both. A blank value is the default.\n\
+             # A # starts a comment; write \\# for one that belongs to a value. Times are in seconds, sizes in bytes, unless\n\
+             # they carry a unit. \"ringway check FILE\" reports all errors of a file.\n",
+        );
+        let mut section = "";
+        for property in PROPERTIES {
+            if property.section != section {
+                section = property.section;
+                text += &format!("\n#### {section}\n");
+            }
+            text += "\n";
+            for doc in property.docs {
+                text += &format!("#{doc}\n");
+            }
+            text += &format!("# Accepted: {}.\n", property.accepts);
+            if !property.aliases.is_empty() {
+                text += &format!("# Also read as {}.\n", property.aliases.join(", "));
+            }
+            if property.reload {
+                text += "# A reload applies it.\n";
+            }
+            text += format!("#{} = {}", property.name, property.default).trim_end();
+            text += "\n";
+        }
+        text
+    }
+
+    /// With UPDATE_DEFAULTS=1 it is written instead.
+    #[test]
+    fn the_default_file_says_what_the_table_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ringway.conf.default");
+        if std::env::var_os("UPDATE_DEFAULTS").is_some() {
+            std::fs::write(path, default_file()).expect(path);
+        }
+        let text = std::fs::read_to_string(path).expect(path);
+        let same = text == default_file();
+        assert!(
+            same,
+            "ringway.conf.default differs from the table; UPDATE_DEFAULTS=1 cargo test default_file rewrites it"
+        );
+        let uncommented: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let loaded = Settings::load(Sources { file: Some((path.as_ref(), &uncommented)), ..Sources::default() });
+        let loaded = loaded.expect("every default is accepted");
+        assert!(loaded.warnings.is_empty() && loaded.settings == defaults());
+    }
+
     #[test]
     fn a_reload_takes_what_it_may_and_names_the_rest() {
         let old = defaults();

@@ -201,3 +201,57 @@ fn origin(url: &str) -> Option<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     (!host.is_empty() && host.bytes().all(plain)).then(|| format!("{scheme}://{host}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_lose_their_path_and_default_port() {
+        for (url, want) in [
+            ("http://localhost:8002/manager", Some("http://localhost:8002")),
+            ("HTTPS://Admin.Example:443", Some("https://admin.example")),
+            ("http://[::1]:80/", Some("http://[::1]")),
+            ("localhost:8002", None),
+            ("ftp://x", None),
+            ("http://", None),
+            ("http://a b", None),
+        ] {
+            assert_eq!(origin(url).as_deref(), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn nameservers_have_port_53_unless_they_say_otherwise() {
+        let servers = Nameservers::parse("1.1.1.1, 8.8.8.8:5353, ::1, [::1]:54, [::2]").unwrap();
+        let shown: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(shown, ["1.1.1.1:53", "8.8.8.8:5353", "[::1]:53", "[::1]:54", "[::2]:53"]);
+        assert!(Nameservers::parse("dns.example").is_err());
+    }
+
+    #[test]
+    fn a_log_is_one_path_or_off() {
+        assert_eq!(LogFile::parse("off"), Ok(None));
+        assert_eq!(LogFile::parse("/dev/stdout"), Ok(Some("/dev/stdout".into())));
+        for text in ["logs/access.log basic", "syslog:server=127.0.0.1"] {
+            assert!(matches!(LogFile::parse(text), Err(Problem::NotYet(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_user_may_bring_a_group() {
+        let user = |name: &str, group: Option<&str>| User { name: name.to_owned(), group: group.map(str::to_owned) };
+        assert_eq!(OptionalUser::parse("kong kong"), Ok(Some(user("kong", Some("kong")))));
+        assert_eq!(OptionalUser::parse("www-data"), Ok(Some(user("www-data", None))));
+        assert!(OptionalUser::parse("a b c").is_err());
+    }
+
+    #[test]
+    fn a_header_name_is_a_token() {
+        assert_eq!(HeaderName::parse("X-Forwarded-For").as_deref(), Ok("X-Forwarded-For"));
+        assert!(matches!(HeaderName::parse("proxy_protocol"), Err(Problem::NotYet(_))));
+        for text in ["", "a b", "a:b", "é"] {
+            assert_eq!(HeaderName::parse(text), Err(Problem::NotAccepted), "{text}");
+        }
+    }
+}
