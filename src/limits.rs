@@ -8,7 +8,7 @@ pub const UPSTREAM_READ_BYTES: usize = 20 << 10;
 /// Room kept in front of a response, so that the rewritten head and the body leave in one write without a copy of the body.
 pub const RESPONSE_HEADROOM_BYTES: usize = 2 << 10;
 /// Each of the two buffers that carry a streamed body.
-pub const STREAM_BUFFER_BYTES: usize = 128 << 10;
+pub const STREAM_BUFFER_BYTES: usize = 64 << 10;
 /// A request body up to this size is held in memory until the upstream has answered, so that a failed try can be repeated;
 /// a longer one is streamed.
 pub const REQUEST_BODY_HELD_BYTES: usize = 64 << 10;
@@ -78,10 +78,7 @@ pub const ROUTE_REGEX_PROGRAM_BYTES_MAX: usize = 10 << 20;
 pub const ROUTE_REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
 /// Parentheses and repetitions of a regex may nest so deep.
 pub const ROUTE_REGEX_NESTING_MAX: u32 = 100;
-const _: () = assert!(
-    ROUTE_ENTRIES_MAX < u16::MAX as usize,
-    "positions inside a route are u16"
-);
+const _: () = assert!(ROUTE_ENTRIES_MAX < u16::MAX as usize, "positions inside a route are u16");
 /// Exchanges (a request's working memory) that a core keeps for reuse.
 pub const EXCHANGES_KEPT_MAX: usize = 1024;
 /// An exchange that has grown beyond this is freed instead of kept.
@@ -90,3 +87,5 @@ pub const EXCHANGE_KEPT_BYTES_MAX: usize = 256 << 10;
 pub const RECORD_ROOM_BYTES: usize = 2 << 10;
 /// Longest gap between two writes of a response to a client that does not read.
 pub const CLIENT_WRITE_MS: u64 = 60_000;
+/// Pause of a core's accept loop when the system is out of descriptors.
+pub const ACCEPT_PAUSE_MS: u64 = 20;

@@ -58,9 +58,10 @@ impl Balancer {
     /// Picks a peer. `tried` holds the peers that failed in this request; they are picked again only when all have failed.
     pub fn pick(&self, turn: &Cell<u64>, tried: &Tried) -> Option<&Peer> {
         let fresh = |index: usize| !tried.contains(self.peers[index].addr);
-        let index = self.algorithm.pick(turn, &fresh).or_else(|| {
-            if tried.is_empty() { None } else { self.algorithm.pick(turn, &|_| true) }
-        })?;
+        let index = self
+            .algorithm
+            .pick(turn, &fresh)
+            .or_else(|| if tried.is_empty() { None } else { self.algorithm.pick(turn, &|_| true) })?;
         self.peers.get(index)
     }
 

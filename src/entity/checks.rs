@@ -57,12 +57,6 @@ impl EntityCheck {
         then_field: &'static str,
         then_match: Match,
     ) -> EntityCheck {
-        EntityCheck::Conditional(Conditional {
-            if_field,
-            if_match,
-            then_field,
-            then_match,
-            then_err: None,
-        })
+        EntityCheck::Conditional(Conditional { if_field, if_match, then_field, then_match, then_err: None })
     }
 }

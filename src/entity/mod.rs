@@ -44,24 +44,14 @@ pub struct PluginSchema {
 }
 
 const HTTP_PROTOCOL: Field = Field::string("").one_of(strs!["grpc", "grpcs", "http", "https"]);
-const ANY_PROTOCOL: Field = Field::string("").one_of(strs![
-    "grpc",
-    "grpcs",
-    "http",
-    "https",
-    "tcp",
-    "tls",
-    "tls_passthrough",
-    "udp"
-]);
+const ANY_PROTOCOL: Field =
+    Field::string("").one_of(strs!["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"]);
 /// Plugins that understand HTTP only.
-pub const PROTOCOLS_HTTP: Field = Field::set("protocols", &HTTP_PROTOCOL)
-    .required()
-    .default_strs(&["grpc", "grpcs", "http", "https"]);
+pub const PROTOCOLS_HTTP: Field =
+    Field::set("protocols", &HTTP_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]);
 /// Plugins that also work on byte streams.
-pub const PROTOCOLS_ANY: Field = Field::set("protocols", &ANY_PROTOCOL)
-    .required()
-    .default_strs(&["grpc", "grpcs", "http", "https"]);
+pub const PROTOCOLS_ANY: Field =
+    Field::set("protocols", &ANY_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]);
 
 impl PluginSchema {
     /// A plugin for HTTP protocols that may be set on any scope.

@@ -24,8 +24,8 @@ pub struct Record<'a> {
     pub total_ms: u32,
     /// The request line as received, without its end.
     pub request_line: &'a [u8],
-    /// User name of `Authorization: Basic`.
-    pub user: &'a [u8],
+    /// The `Authorization` field, for the user name of `Basic`; never written as it is.
+    pub authorization: &'a [u8],
     pub referer: &'a [u8],
     pub user_agent: &'a [u8],
 }
@@ -48,7 +48,7 @@ impl<'a> Record<'a> {
                 batch.extend_from_slice(&ip.octets());
             }
         }
-        for text in [self.request_line, self.user, self.referer, self.user_agent] {
+        for text in [self.request_line, self.authorization, self.referer, self.user_agent] {
             let text = &text[..text.len().min(TEXT_BYTES_MAX)];
             batch.extend_from_slice(&(text.len() as u16).to_le_bytes());
             batch.extend_from_slice(text);
@@ -71,7 +71,7 @@ impl<'a> Record<'a> {
             let len = u16::from_le_bytes(take(batch, 2)?.try_into().ok()?);
             take(batch, usize::from(len))
         };
-        let (request_line, user, referer, user_agent) = (text()?, text()?, text()?, text()?);
+        let (request_line, authorization, referer, user_agent) = (text()?, text()?, text()?, text()?);
         Some(Self {
             unix_ms,
             client_ip,
@@ -80,7 +80,7 @@ impl<'a> Record<'a> {
             bytes_sent,
             total_ms,
             request_line,
-            user,
+            authorization,
             referer,
             user_agent,
         })
@@ -106,7 +106,7 @@ mod tests {
             bytes_sent: 1 << 40,
             total_ms: 12,
             request_line: line,
-            user: b"",
+            authorization: b"",
             referer: b"http://r/",
             user_agent: b"curl/8",
         }

@@ -161,7 +161,7 @@ impl RequestBody {
     }
 
     /// Whether what is left may be read and thrown away to keep the connection.
-    fn may_drain(&self) -> bool {
+    pub fn may_drain(&self) -> bool {
         self.complete || (!self.awaits_continue && self.left > 0 && self.left <= limits::REQUEST_BODY_DRAINED_BYTES)
     }
 }

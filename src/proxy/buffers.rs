@@ -178,6 +178,17 @@ pub struct Buffers {
     pub stream: Stock,
 }
 
+impl Buffers {
+    /// Takes back a buffer of any of the stocks.
+    pub fn give(&self, buf: Buf) {
+        match buf.capacity() {
+            large if large >= limits::STREAM_BUFFER_BYTES => self.stream.give(buf),
+            middle if middle >= limits::UPSTREAM_READ_BYTES => self.upstream.give(buf),
+            _ => self.client.give(buf),
+        }
+    }
+}
+
 impl Default for Buffers {
     fn default() -> Self {
         Self {

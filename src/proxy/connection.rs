@@ -185,7 +185,11 @@ mod tests {
         assert_eq!(run(catch(async { 7 })), Some(7));
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let caught = run(catch(async { if true { panic!("boom") } }));
+        let caught = run(catch(async {
+            if true {
+                panic!("boom")
+            }
+        }));
         std::panic::set_hook(hook);
         assert_eq!(caught, None);
     }

@@ -28,6 +28,8 @@ use crate::plugins::directory::Directory;
 use crate::plugins::view::Editable;
 use crate::plugins::view::EntityFacts;
 use crate::plugins::view::Identity;
+use crate::plugins::view::PathCapture;
+use crate::plugins::view::PathCaptures;
 use crate::plugins::view::Reply;
 use crate::plugins::view::View;
 use crate::proxy::body::RequestBody;
@@ -36,6 +38,7 @@ use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
 use crate::proxy::core::Rules;
 use crate::proxy::fault::Fault;
+use crate::router::Hit;
 use crate::router::Query;
 use crate::router::gates::Arrival;
 use crate::router::gates::Gate;
@@ -76,8 +79,8 @@ pub struct Exchange {
     pub body: RequestBody,
     pub route: Option<Rc<Route>>,
     pub links: Option<Rc<Links>>,
-    /// Bytes of `path` that the route's path matched.
-    pub matched_len: Option<usize>,
+    /// How the route matched.
+    pub hit: Option<Hit>,
     pub tried: Tried,
     /// Plugin configurations chosen for this request, in order.
     pub collected: Vec<Rc<Placed>>,
@@ -269,7 +272,7 @@ impl Job<'_> {
             self.collect_global();
             return Err(Fault::Reply);
         };
-        x.matched_len = hit.matched_len;
+        x.hit = Some(hit);
         let links = state.links(&route);
         let gates = route.spec.gates;
         x.route = Some(route);
@@ -298,11 +301,7 @@ impl Job<'_> {
             Gate::RedirectToHttps(status) => {
                 let forwarded = x.head.fields.get(src, Known::XForwardedHost).filter(|_| x.trusted);
                 let mut location = Vec::new();
-                write_https_location(
-                    forwarded.unwrap_or(x.host_name.of(src)),
-                    x.head.target.of(src),
-                    &mut location,
-                );
+                write_https_location(forwarded.unwrap_or(x.host_name.of(src)), x.head.target.of(src), &mut location);
                 x.reply.empty(status);
                 x.reply.fields.set(Known::Location, &location);
             }
@@ -358,12 +357,7 @@ impl Job<'_> {
         verdict
     }
 
-    fn with_view<T>(
-        &mut self,
-        links: &Links,
-        directory: &Directory,
-        phase: impl FnOnce(&mut View<'_>) -> T,
-    ) -> T {
+    fn with_view<T>(&mut self, links: &Links, directory: &Directory, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
         let port = self.port();
         let src = self.client.buf.bytes();
         let x = &mut *self.x;
@@ -378,6 +372,7 @@ impl Job<'_> {
             name: service.spec.name.as_deref(),
             document: &service.spec.document,
         });
+        let captures = RouteCaptures { route: x.route.as_deref(), hit: x.hit, path: &x.path };
         let mut view = View {
             method: x.head.method,
             method_text: x.head.method_span.of(src),
@@ -385,6 +380,7 @@ impl Job<'_> {
             host: x.host_name.of(src),
             port,
             path: &x.path,
+            captures: captures.hit.is_some().then_some(&captures as &dyn PathCaptures),
             query: Editable::new(x.query.map_or(&[], |span| span.of(src)), &mut x.query_edit),
             body: body.map(|bytes| Editable::new(bytes, &mut x.body_edit)),
             fields: &mut x.head.fields,
@@ -422,6 +418,23 @@ impl HeaderSource for HeadFields<'_> {
             if header_name_matches(name, field.name) && f(field.value) {
                 return;
             }
+        }
+    }
+}
+
+/// What the route's path regex caught, found only if a plugin asks.
+struct RouteCaptures<'a> {
+    route: Option<&'a Route>,
+    hit: Option<Hit>,
+    path: &'a [u8],
+}
+
+impl PathCaptures for RouteCaptures<'_> {
+    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>)) {
+        let (Some(route), Some(hit)) = (self.route, self.hit) else { return };
+        let Some(captures) = route.spec.matchers.captures(&hit, self.path) else { return };
+        for (_, name, text) in captures.iter().filter(|(number, ..)| *number > 0) {
+            tell(PathCapture { name, text });
         }
     }
 }

@@ -18,7 +18,11 @@ impl Job<'_> {
         let text = |known| x.head.fields.get(src, known).unwrap_or_default();
         // A head that could not be parsed has no request line; what the log shows then is empty, as in nginx.
         let line_end = src.iter().position(|byte| *byte == b'\r').unwrap_or(src.len());
-        let line = if x.head.len > 0 { &src[x.head.method_span.start as usize..line_end.max(x.head.method_span.end())] } else { &[] };
+        let line = if x.head.len > 0 {
+            &src[x.head.method_span.start as usize..line_end.max(x.head.method_span.end())]
+        } else {
+            &[]
+        };
         let record = Record {
             unix_ms: self.core.clock.unix_us() / 1000,
             client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),

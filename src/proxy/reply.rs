@@ -115,6 +115,9 @@ impl Job<'_> {
                 request_fields: &x.head.fields,
                 request_source: source,
                 proxied,
+                core: &self.core.facts,
+                conn: self.client.facts,
+                now_unix_ms: self.core.clock.unix_us() / 1000,
             });
         }
     }
@@ -123,7 +126,8 @@ impl Job<'_> {
         let src = self.client.buf.bytes();
         let rules = self.rules;
         let now_us = self.core.clock.now_us();
-        let Exchange { head, reply, out, request_id, .. } = &mut *self.x;
+        let Exchange { head, reply, out, request_id, keep, started_us, handed_over_us, body_bytes_sent, .. } =
+            &mut *self.x;
         let text = std::str::from_utf8(&reply.text).unwrap_or_default();
         let format = match page {
             Page::Error { .. } => ErrorFormat::for_error_page(&head.fields, src, rules.error_format),
@@ -146,23 +150,22 @@ impl Job<'_> {
         push_status_line(out, status, b"");
         push_field(out, b"Date", &self.core.clock.date());
         push_fields(out, &reply.fields, &[], |_| true);
-        let connection = Connection { keep: self.x.keep, upgrade: reply.fields.has(Known::Upgrade) };
-        connection.push(out);
+        Connection { keep: *keep, upgrade: reply.fields.has(Known::Upgrade) }.push(out);
         let has_body = status >= 200 && status != 204 && status != 304;
         if has_body {
             push_field_u64(out, b"Content-Length", len as u64);
         }
         let headers = rules.settings.headers;
-        match self.x.handed_over_us {
+        match *handed_over_us {
             Some(handed_over_us) => {
                 let upstream_us = now_us.saturating_sub(handed_over_us);
-                push_latencies(out, rules, handed_over_us.saturating_sub(self.x.started_us), upstream_us);
+                push_latencies(out, rules, handed_over_us.saturating_sub(*started_us), upstream_us);
                 if headers.via {
                     push_field(out, b"Via", VIA_HTTP11.as_bytes());
                 }
             }
             None if headers.response_latency => {
-                push_field_u64(out, b"X-Kong-Response-Latency", now_us.saturating_sub(self.x.started_us) / 1000);
+                push_field_u64(out, b"X-Kong-Response-Latency", now_us.saturating_sub(*started_us) / 1000);
             }
             None => {}
         }
@@ -174,7 +177,7 @@ impl Job<'_> {
         }
         out.extend_from_slice(CRLF);
         if has_body && head.method != Method::Head {
-            self.x.body_bytes_sent = len as u64;
+            *body_bytes_sent = len as u64;
             match page {
                 Page::Error { .. } if is_stub => render_stub(status, out),
                 Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => render(format, message, request_id, out),

@@ -65,25 +65,15 @@ pub fn compile(rules: &Rules) -> Result<Compiled, Vec<RuleError>> {
     });
     let groups = group_paths(&rules.paths, &mut errors);
     if rules.hosts.len().max(1) * rules.paths.len().max(1) > ROUTE_ENTRIES_MAX {
-        errors.add(
-            "paths".to_owned(),
-            format!("hosts times paths must be at most {ROUTE_ENTRIES_MAX}"),
-        );
+        errors.add("paths".to_owned(), format!("hosts times paths must be at most {ROUTE_ENTRIES_MAX}"));
     }
     if !errors.0.is_empty() {
         return Err(errors.0);
     }
-    let conditions = Conditions::new(
-        &rules.methods,
-        headers,
-        rules.snis.iter().map(|sni| SniRule::parse(sni)).collect(),
-    );
+    let conditions =
+        Conditions::new(&rules.methods, headers, rules.snis.iter().map(|sni| SniRule::parse(sni)).collect());
     let matchers = rank_groups(rules, &hosts, &conditions, groups);
-    Ok(Compiled {
-        hosts,
-        conditions,
-        matchers,
-    })
+    Ok(Compiled { hosts, conditions, matchers })
 }
 
 struct Errors(Vec<RuleError>);
@@ -93,11 +83,7 @@ impl Errors {
         self.0.push(RuleError { field, message });
     }
 
-    fn keep<I: Iterator, T>(
-        &mut self,
-        items: I,
-        make: impl Fn(I::Item) -> Result<T, (String, String)>,
-    ) -> Vec<T> {
+    fn keep<I: Iterator, T>(&mut self, items: I, make: impl Fn(I::Item) -> Result<T, (String, String)>) -> Vec<T> {
         let mut kept = Vec::new();
         for item in items {
             match make(item) {
@@ -115,23 +101,14 @@ fn group_paths(paths: &[String], errors: &mut Errors) -> Vec<PathGroup> {
     for (index, path) in paths.iter().enumerate().take(ROUTE_ENTRIES_MAX) {
         let position = index as u16;
         if path.len() > ROUTE_PATH_BYTES_MAX {
-            errors.add(
-                format!("paths.{}", index + 1),
-                format!("length must be at most {ROUTE_PATH_BYTES_MAX}"),
-            );
+            errors.add(format!("paths.{}", index + 1), format!("length must be at most {ROUTE_PATH_BYTES_MAX}"));
         } else if let Some(pattern) = path.strip_prefix('~') {
             match PathRegex::compile(pattern, position) {
                 Ok(regex) => add_regex(&mut groups, regex),
                 Err(message) => errors.add(format!("paths.{}", index + 1), message),
             }
         } else {
-            add_plain(
-                &mut groups,
-                PlainPath {
-                    bytes: path.as_bytes().into(),
-                    position,
-                },
-            );
+            add_plain(&mut groups, PlainPath { bytes: path.as_bytes().into(), position });
         }
     }
     groups
@@ -150,9 +127,7 @@ fn add_regex(groups: &mut Vec<PathGroup>, regex: PathRegex) {
 fn add_plain(groups: &mut Vec<PathGroup>, path: PlainPath) {
     for group in groups.iter_mut() {
         if let PathGroup::Plain(members) = group
-            && members
-                .first()
-                .is_some_and(|first| first.bytes.len() == path.bytes.len())
+            && members.first().is_some_and(|first| first.bytes.len() == path.bytes.len())
         {
             members.push(path);
             return;
@@ -161,12 +136,7 @@ fn add_plain(groups: &mut Vec<PathGroup>, path: PlainPath) {
     groups.push(PathGroup::Plain(vec![path]));
 }
 
-fn rank_groups(
-    rules: &Rules,
-    hosts: &[HostPattern],
-    conditions: &Conditions,
-    groups: Vec<PathGroup>,
-) -> Vec<Matcher> {
+fn rank_groups(rules: &Rules, hosts: &[HostPattern], conditions: &Conditions, groups: Vec<PathGroup>) -> Vec<Matcher> {
     let set = [
         !rules.methods.is_empty(),
         !rules.hosts.is_empty(),
@@ -183,29 +153,16 @@ fn rank_groups(
     if weights.attributes == 0 {
         return Vec::new();
     }
-    let groups = if groups.is_empty() {
-        vec![PathGroup::Any]
-    } else {
-        groups
-    };
+    let groups = if groups.is_empty() { vec![PathGroup::Any] } else { groups };
     let split = groups.len() > 1;
     let rank = |(index, group): (usize, PathGroup)| {
         let path = match &group {
             PathGroup::Any => PathWeight::None,
-            PathGroup::Plain(paths) => {
-                PathWeight::Plain(paths.first().map_or(0, |path| path.bytes.len()))
-            }
+            PathGroup::Plain(paths) => PathWeight::Plain(paths.first().map_or(0, |path| path.bytes.len())),
             PathGroup::Regex(_) => PathWeight::Regex(rules.regex_priority),
         };
-        let id = if split {
-            split_id(rules.id, index + 1)
-        } else {
-            rules.id
-        };
-        Matcher {
-            rank: Rank::new(Weights { path, ..weights }.word(), id),
-            group,
-        }
+        let id = if split { split_id(rules.id, index + 1) } else { rules.id };
+        Matcher { rank: Rank::new(Weights { path, ..weights }.word(), id), group }
     };
     groups.into_iter().enumerate().map(rank).collect()
 }

@@ -111,11 +111,7 @@ pub fn write_https_location(host: &[u8], target: &[u8], out: &mut Vec<u8>) {
 
 fn without_port(host: &[u8]) -> &[u8] {
     // The colons of a bracketed IPv6 address are not those of a port.
-    let name_end = if host.starts_with(b"[") {
-        host.iter().position(|byte| *byte == b']').unwrap_or(0)
-    } else {
-        0
-    };
+    let name_end = if host.starts_with(b"[") { host.iter().position(|byte| *byte == b']').unwrap_or(0) } else { 0 };
     match host[name_end..].iter().position(|byte| *byte == b':') {
         Some(colon) => &host[..name_end + colon],
         None => host,
@@ -126,34 +122,15 @@ fn without_port(host: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    const HTTP1: Arrival<'_> = Arrival {
-        forwarded_https: false,
-        http2: false,
-        content_type: b"",
-    };
-    const TLS: Arrival<'_> = Arrival {
-        forwarded_https: true,
-        ..HTTP1
-    };
-    const GRPC1: Arrival<'_> = Arrival {
-        content_type: b"application/grpc+proto",
-        ..HTTP1
-    };
-    const GRPC2: Arrival<'_> = Arrival {
-        http2: true,
-        ..GRPC1
-    };
-    const GRPC2_TLS: Arrival<'_> = Arrival {
-        forwarded_https: true,
-        ..GRPC2
-    };
+    const HTTP1: Arrival<'_> = Arrival { forwarded_https: false, http2: false, content_type: b"" };
+    const TLS: Arrival<'_> = Arrival { forwarded_https: true, ..HTTP1 };
+    const GRPC1: Arrival<'_> = Arrival { content_type: b"application/grpc+proto", ..HTTP1 };
+    const GRPC2: Arrival<'_> = Arrival { http2: true, ..GRPC1 };
+    const GRPC2_TLS: Arrival<'_> = Arrival { forwarded_https: true, ..GRPC2 };
 
     #[track_caller]
     fn check(protocols: &[&str], status: u16, arrival: Arrival<'_>, want: Gate) {
-        assert_eq!(
-            Gates::new(protocols.iter().copied(), status).check(arrival),
-            want
-        );
+        assert_eq!(Gates::new(protocols.iter().copied(), status).check(arrival), want);
     }
 
     #[test]

@@ -33,9 +33,7 @@ impl HostPattern {
         };
         let (HostName::Exact(rest) | HostName::Suffix(rest) | HostName::Prefix(rest)) = &name;
         if rest.contains(&b'*') {
-            return Err(
-                "invalid wildcard: must be placed at leftmost or rightmost label".to_owned(),
-            );
+            return Err("invalid wildcard: must be placed at leftmost or rightmost label".to_owned());
         }
         Ok(Self { name, port })
     }
@@ -55,9 +53,6 @@ pub(super) fn split_port(host: &[u8]) -> (&[u8], Option<u32>) {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return (host, None);
     }
-    let add = |port: u32, digit: &u8| {
-        port.saturating_mul(10)
-            .saturating_add(u32::from(digit - b'0'))
-    };
+    let add = |port: u32, digit: &u8| port.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
     (name, Some(digits.iter().fold(0, add)))
 }

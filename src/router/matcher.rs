@@ -48,24 +48,14 @@ impl Compiled {
     /// section 6). `path` is the path that was matched. Meant for the plugins that ask: it allocates, and may wait
     /// for another core that uses the same regex in this moment.
     pub fn captures<'a>(&'a self, hit: &Hit, path: &'a [u8]) -> Option<Captures<'a>> {
-        let Some(PathGroup::Regex(members)) = self
-            .matchers
-            .get(usize::from(hit.matcher))
-            .map(|m| &m.group)
-        else {
+        let Some(PathGroup::Regex(members)) = self.matchers.get(usize::from(hit.matcher)).map(|m| &m.group) else {
             return None;
         };
-        let regex = &members
-            .iter()
-            .find(|member| Some(member.position) == hit.path)?
-            .regex;
+        let regex = &members.iter().find(|member| Some(member.position) == hit.path)?.regex;
         if regex.captures_len() < 2 {
             return None;
         }
-        Some(Captures {
-            regex,
-            groups: regex.captures(path)?,
-        })
+        Some(Captures { regex, groups: regex.captures(path)? })
     }
 }
 
@@ -132,12 +122,7 @@ impl Conditions {
                 rare_methods.push(method.as_bytes().into());
             }
         }
-        Self {
-            methods: mask,
-            rare_methods,
-            headers,
-            snis,
-        }
+        Self { methods: mask, rare_methods, headers, snis }
     }
 
     /// Distinct names, whatever their spelling.
@@ -158,9 +143,7 @@ impl Conditions {
 
     /// Over plain http the names do not count (spec/router.md section 3).
     pub fn accept_sni(&self, https: bool, sni: Option<&[u8]>) -> bool {
-        !https
-            || self.snis.is_empty()
-            || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
+        !https || self.snis.is_empty() || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
     }
 
     pub fn accept_headers(&self, headers: &dyn HeaderSource) -> bool {
@@ -203,15 +186,10 @@ impl HeaderRule {
     pub fn compile(name: &str, values: &[String]) -> Result<Self, String> {
         let name = name.to_ascii_lowercase().replace('_', "-").into();
         let values = match values {
-            [only] if only.starts_with("~*") => {
-                HeaderValues::Regex(pattern::compile_header(&only[2..])?)
+            [only] if only.starts_with("~*") => HeaderValues::Regex(pattern::compile_header(&only[2..])?),
+            _ => {
+                HeaderValues::OneOf(values.iter().map(|value| value.to_ascii_lowercase().into_bytes().into()).collect())
             }
-            _ => HeaderValues::OneOf(
-                values
-                    .iter()
-                    .map(|value| value.to_ascii_lowercase().into_bytes().into())
-                    .collect(),
-            ),
         };
         Ok(Self { name, values })
     }
@@ -229,9 +207,7 @@ impl HeaderRule {
 impl HeaderValues {
     fn accept(&self, value: &[u8]) -> bool {
         match self {
-            Self::OneOf(accepted) => accepted
-                .iter()
-                .any(|accepted| accepted.eq_ignore_ascii_case(value)),
+            Self::OneOf(accepted) => accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(value)),
             Self::Regex(regex) => regex.is_match(value),
         }
     }

@@ -99,21 +99,12 @@ impl Router {
         for (index, compiled) in self.routes.iter().enumerate() {
             let Some(compiled) = compiled else { continue };
             for (matcher, candidate) in compiled.matchers.iter().enumerate() {
-                if best.is_some_and(|(rank, _)| rank >= candidate.rank) || !accepts(compiled, query)
-                {
+                if best.is_some_and(|(rank, _)| rank >= candidate.rank) || !accepts(compiled, query) {
                     continue;
                 }
                 if let Some((path, matched_len)) = match_path(&candidate.group, query.path) {
                     let route = RouteKey(index as u32);
-                    best = Some((
-                        candidate.rank,
-                        Hit {
-                            route,
-                            matcher: matcher as u16,
-                            path,
-                            matched_len,
-                        },
-                    ));
+                    best = Some((candidate.rank, Hit { route, matcher: matcher as u16, path, matched_len }));
                 }
             }
         }
@@ -134,9 +125,7 @@ fn accepts(compiled: &Compiled, query: &Query<'_>) -> bool {
                 }
         });
     host_matches
-        && compiled
-            .conditions
-            .accept_method(method_bit(query.method), query.method)
+        && compiled.conditions.accept_method(method_bit(query.method), query.method)
         && compiled.conditions.accept_sni(query.https, query.sni)
         && compiled.conditions.accept_headers(query.headers)
 }
@@ -147,13 +136,11 @@ fn match_path(group: &PathGroup, path: &[u8]) -> Option<PathMatch> {
     match group {
         PathGroup::Any => Some((None, None)),
         PathGroup::Plain(members) => {
-            let found = members
-                .iter()
-                .find(|member| path.starts_with(&member.bytes))?;
+            let found = members.iter().find(|member| path.starts_with(&member.bytes))?;
             Some((Some(found.position), Some(found.bytes.len())))
         }
-        PathGroup::Regex(members) => members
-            .iter()
-            .find_map(|member| Some((Some(member.position), Some(member.regex.find(path)?.end())))),
+        PathGroup::Regex(members) => {
+            members.iter().find_map(|member| Some((Some(member.position), Some(member.regex.find(path)?.end()))))
+        }
     }
 }

@@ -28,11 +28,7 @@ impl PathRegex {
         // Parsed alone first: what is only valid inside our anchor, such as `a)(b`, must be refused.
         let hir = parse(pattern)?;
         let regex = build(&format!("^(?:{pattern})"), pattern)?;
-        Ok(Self {
-            regex,
-            literal: literal_prefix(&hir),
-            position,
-        })
+        Ok(Self { regex, literal: literal_prefix(&hir), position })
     }
 }
 
@@ -44,11 +40,7 @@ pub(super) fn compile_header(pattern: &str) -> Result<Regex, String> {
 }
 
 fn parse(pattern: &str) -> Result<Hir, String> {
-    let parsed = ParserBuilder::new()
-        .utf8(false)
-        .nest_limit(ROUTE_REGEX_NESTING_MAX)
-        .build()
-        .parse(pattern);
+    let parsed = ParserBuilder::new().utf8(false).nest_limit(ROUTE_REGEX_NESTING_MAX).build().parse(pattern);
     parsed.map_err(|error| match error {
         // The full text of these errors draws the pattern over several lines.
         regex_syntax::Error::Parse(error) => refusal(pattern, error.kind()),
@@ -104,15 +96,7 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused_with_one_line() {
-        for pattern in [
-            "/a([",
-            "/a)(b",
-            r"/(?=x)",
-            r"/(a)\1",
-            "/a{2,1}",
-            "(?<n>a)(?<n>b)",
-            &"(".repeat(500),
-        ] {
+        for pattern in ["/a([", "/a)(b", r"/(?=x)", r"/(a)\1", "/a{2,1}", "(?<n>a)(?<n>b)", &"(".repeat(500)] {
             let message = PathRegex::compile(pattern, 0).unwrap_err();
             assert!(message.starts_with("invalid regex: '"), "{message}");
             assert!(!message.contains('\n'), "{message}");

@@ -16,10 +16,7 @@ pub(super) struct Rank {
 
 impl Rank {
     pub fn new(word: u64, id: Uuid) -> Self {
-        Self {
-            word,
-            id: id.into_bytes(),
-        }
+        Self { word, id: id.into_bytes() }
     }
 }
 
@@ -78,13 +75,7 @@ mod tests {
     use super::*;
 
     fn word(attributes: u32, plain_hosts: bool, header_names: usize, path: PathWeight) -> u64 {
-        Weights {
-            attributes,
-            plain_hosts,
-            header_names,
-            path,
-        }
-        .word()
+        Weights { attributes, plain_hosts, header_names, path }.word()
     }
 
     #[test]
@@ -96,20 +87,11 @@ mod tests {
             (word(1, false, 3, PathWeight::None), 1 << 61 | 3 << 52),
             (word(1, false, 300, PathWeight::None), 1 << 61 | 255 << 52),
             (word(1, false, 0, PathWeight::Plain(5)), 1 << 61 | 5),
-            (
-                word(1, false, 0, PathWeight::Plain(1 << 20)),
-                1 << 61 | 0x7ffff,
-            ),
+            (word(1, false, 0, PathWeight::Plain(1 << 20)), 1 << 61 | 0x7ffff),
             (word(1, false, 0, PathWeight::Regex(0)), 1 << 61 | 1 << 51),
-            (
-                word(1, false, 0, PathWeight::Regex(9)),
-                1 << 61 | 1 << 51 | 9 << 19,
-            ),
+            (word(1, false, 0, PathWeight::Regex(9)), 1 << 61 | 1 << 51 | 9 << 19),
             (word(1, false, 0, PathWeight::Regex(-4)), 1 << 61 | 1 << 51),
-            (
-                word(1, false, 0, PathWeight::Regex(i64::MAX)),
-                1 << 61 | 1 << 51 | 0xffff_ffff << 19,
-            ),
+            (word(1, false, 0, PathWeight::Regex(i64::MAX)), 1 << 61 | 1 << 51 | 0xffff_ffff << 19),
         ];
         for (row, (got, want)) in cases.into_iter().enumerate() {
             assert_eq!(got, want, "row {row}: {got:#x} {want:#x}");
@@ -129,10 +111,7 @@ mod tests {
             word(2, false, 0, PathWeight::Plain(8)),
             word(2, false, 0, PathWeight::None),
         ];
-        assert!(
-            descending.is_sorted_by(|high, low| high > low),
-            "{descending:#x?}"
-        );
+        assert!(descending.is_sorted_by(|high, low| high > low), "{descending:#x?}");
     }
 
     #[test]

@@ -194,8 +194,9 @@ fn route(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refus
         snis: texts(row.get("snis")),
         regex_priority: row.get("regex_priority").and_then(Value::as_i64).unwrap_or(0),
     };
-    let matchers = compile_rules(&rules)
-        .map_err(|errors| errors.into_iter().flat_map(|error| refuse(&error.field, error.message)).collect::<Vec<_>>())?;
+    let matchers = compile_rules(&rules).map_err(|errors| {
+        errors.into_iter().flat_map(|error| refuse(&error.field, error.message)).collect::<Vec<_>>()
+    })?;
     let redirect_status = number(row, "https_redirect_status_code", 426) as u16;
     Ok(RouteSpec {
         id,
@@ -243,7 +244,10 @@ fn upstream(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<UpstreamSpec, Vec
     if let Some(checks) = row.get("healthchecks")
         && checks_are_on(checks)
     {
-        return Err(refuse("healthchecks", "health checks are not supported yet; leave intervals and counters at 0".into()));
+        return Err(refuse(
+            "healthchecks",
+            "health checks are not supported yet; leave intervals and counters at 0".into(),
+        ));
     }
     if flag(row, "use_srv_name", false) {
         return Err(refuse("use_srv_name", "SRV records are not supported yet".into()));
@@ -290,8 +294,7 @@ fn plugin(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<PluginSpec, Vec<Ref
     };
     let empty = Row::new();
     let config = row.get("config").and_then(Value::as_object).unwrap_or(&empty);
-    let plugin =
-        (declared.build)(config).map_err(|error| refuse(&format!("config.{}", error.field), error.message))?;
+    let plugin = (declared.build)(config).map_err(|error| refuse(&config_field(&error.field), error.message))?;
     let scope = Scope {
         route: reference(row, "route"),
         service: reference(row, "service"),
@@ -299,6 +302,10 @@ fn plugin(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<PluginSpec, Vec<Ref
     };
     let instance = Arc::new(Instance { id, kind, plugin });
     Ok(PluginSpec { id, scope, enabled: flag(row, "enabled", true), instance })
+}
+
+fn config_field(below: &str) -> String {
+    if below.is_empty() { "config".to_owned() } else { format!("config.{below}") }
 }
 
 /// Which host names services and targets use. A service's host that names an upstream is not looked up.

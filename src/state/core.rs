@@ -162,8 +162,10 @@ impl CoreState {
     /// Takes news of host names.
     pub fn apply_names(&mut self, updates: &[NameUpdate]) {
         // News of a name that the configuration dropped meanwhile must not bring it back.
-        for update in updates.iter().filter(|u| self.names.contains(&u.name)) {
-            self.names.put(update);
+        for update in updates {
+            if self.names.contains(&update.name) {
+                self.names.put(update);
+            }
         }
         self.generation += 1;
     }
