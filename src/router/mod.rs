@@ -10,6 +10,8 @@ pub mod matcher;
 mod pattern;
 mod priority;
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tables;
 mod trie;
 #[cfg(test)]
