@@ -4,8 +4,6 @@
 use std::cmp::Ordering;
 use std::cmp::Reverse;
 
-use regex::bytes::Regex;
-
 use crate::router::RouteKey;
 use crate::router::hosts::HostName;
 use crate::router::matcher::Compiled;
@@ -131,15 +129,6 @@ fn for_each_path(group: &PathGroup, blank: Entry, mut file: impl FnMut(&[u8], En
                     },
                 );
             }
-        }
-    }
-}
-
-/// In the order of `Entry::regex`: a route has at most one group of regexes.
-pub(super) fn for_each_regex(compiled: &Compiled, mut f: impl FnMut(&Regex)) {
-    for matcher in &compiled.matchers {
-        if let PathGroup::Regex(paths) = &matcher.group {
-            paths.iter().for_each(|path| f(&path.regex));
         }
     }
 }

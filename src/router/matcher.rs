@@ -1,12 +1,12 @@
 //! HOT. One compiled route and the conditions that the index leaves to be checked: methods, SNIs, headers.
 //! Never: allocates in a check.   Always: shared read-only by all cores.
 
-use regex::bytes::Regex;
+use regex_automata::PatternID;
 
 use crate::router::Hit;
 use crate::router::hosts::HostPattern;
-use crate::router::pattern;
 use crate::router::pattern::PathRegex;
+use crate::router::pattern::ValueRegex;
 use crate::router::priority::Rank;
 
 /// One route, ready to be met by requests. Made once by `compile`, shared by all cores.
@@ -33,12 +33,21 @@ pub(super) enum PathGroup {
     /// Of equal length.
     Plain(Vec<PlainPath>),
     /// In the listed order, which decides between two that match.
-    Regex(Vec<PathRegex>),
+    Regex(Vec<RegexPath>),
 }
 
 #[derive(Debug)]
 pub(super) struct PlainPath {
     pub bytes: Box<[u8]>,
+    /// Index into `Rules::paths`.
+    pub position: u16,
+}
+
+#[derive(Debug)]
+pub(super) struct RegexPath {
+    pub regex: PathRegex,
+    /// Every path that matches begins with these bytes: what the path trie files the regex under.
+    pub literal: Box<[u8]>,
     /// Index into `Rules::paths`.
     pub position: u16,
 }
@@ -55,40 +64,41 @@ impl Compiled {
         else {
             return None;
         };
-        let regex = &members
+        let member = members
             .iter()
-            .find(|member| Some(member.position) == hit.path)?
-            .regex;
-        if regex.captures_len() < 2 {
-            return None;
-        }
+            .find(|member| Some(member.position) == hit.path)?;
         Some(Captures {
-            regex,
-            groups: regex.captures(path)?,
+            path,
+            groups: member.regex.captures(path)?,
         })
     }
 }
 
 /// What the groups of a path regex caught. Groups that took no part in the match are missing.
+#[derive(Debug)]
 pub struct Captures<'a> {
-    regex: &'a Regex,
-    groups: regex::bytes::Captures<'a>,
+    path: &'a [u8],
+    groups: regex_automata::util::captures::Captures,
 }
 
 impl<'a> Captures<'a> {
     /// Group 0 is the whole match, the others count from 1.
     pub fn get(&self, group: usize) -> Option<&'a [u8]> {
-        self.groups.get(group).map(|found| found.as_bytes())
+        self.path.get(self.groups.get_group(group)?.range())
     }
 
     /// The group `(?<name>...)`.
     pub fn name(&self, name: &str) -> Option<&'a [u8]> {
-        self.groups.name(name).map(|found| found.as_bytes())
+        self.path.get(self.groups.get_group_by_name(name)?.range())
     }
 
     /// All groups that caught something: number, name if it has one, bytes.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, Option<&'a str>, &'a [u8])> {
-        let names = self.regex.capture_names().enumerate();
+    pub fn iter(&self) -> impl Iterator<Item = (usize, Option<&str>, &'a [u8])> {
+        let names = self
+            .groups
+            .group_info()
+            .pattern_names(PatternID::ZERO)
+            .enumerate();
         names.filter_map(|(group, name)| Some((group, name, self.get(group)?)))
     }
 }
@@ -100,6 +110,7 @@ pub(super) struct Conditions {
     pub methods: u16,
     /// Methods without a bit of their own.
     pub rare_methods: Vec<Box<[u8]>>,
+    /// Checked through the router's own clones, see `HeaderRule`.
     pub headers: Vec<HeaderRule>,
     pub snis: Vec<SniRule>,
 }
@@ -162,10 +173,6 @@ impl Conditions {
             || self.snis.is_empty()
             || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
     }
-
-    pub fn accept_headers(&self, headers: &dyn HeaderSource) -> bool {
-        self.headers.iter().all(|rule| rule.matches(headers))
-    }
 }
 
 /// The headers of one request.
@@ -184,19 +191,20 @@ pub fn header_name_matches(name: &str, received: &[u8]) -> bool {
             .all(|(want, got)| want == got.to_ascii_lowercase() || (want == b'-' && *got == b'_'))
 }
 
-/// One header that must be there with one of some values.
-#[derive(Debug)]
+/// One header that must be there with one of some values. Each router has clones of its own: a regex in it must be
+/// used by one core only, or its scratch memory is behind a lock.
+#[derive(Clone, Debug)]
 pub(super) struct HeaderRule {
     /// Lower-case, with `-` for `_`.
     name: Box<str>,
     values: HeaderValues,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum HeaderValues {
     /// Any of these, in lower case.
     OneOf(Vec<Box<[u8]>>),
-    Regex(Regex),
+    Regex(ValueRegex),
 }
 
 impl HeaderRule {
@@ -204,7 +212,7 @@ impl HeaderRule {
         let name = name.to_ascii_lowercase().replace('_', "-").into();
         let values = match values {
             [only] if only.starts_with("~*") => {
-                HeaderValues::Regex(pattern::compile_header(&only[2..])?)
+                HeaderValues::Regex(ValueRegex::compile(&only[2..])?)
             }
             _ => HeaderValues::OneOf(
                 values
@@ -216,7 +224,7 @@ impl HeaderRule {
         Ok(Self { name, values })
     }
 
-    fn matches(&self, headers: &dyn HeaderSource) -> bool {
+    pub fn matches(&self, headers: &dyn HeaderSource) -> bool {
         let mut found = false;
         headers.for_each(&self.name, &mut |value| {
             found = self.values.accept(value);

@@ -19,8 +19,6 @@ mod twin;
 
 use std::sync::Arc;
 
-use regex::bytes::Regex;
-
 use crate::router::entry::CHECK_HEADERS;
 use crate::router::entry::CHECK_PORT;
 use crate::router::entry::CHECK_RARE_METHOD;
@@ -29,12 +27,14 @@ use crate::router::entry::CHECK_SNI;
 use crate::router::entry::Entry;
 use crate::router::entry::NO_PATH;
 use crate::router::entry::for_each_entry;
-use crate::router::entry::for_each_regex;
 use crate::router::hosts::Hosts;
 use crate::router::hosts::split_port;
 use crate::router::matcher::Compiled;
+use crate::router::matcher::HeaderRule;
 use crate::router::matcher::HeaderSource;
+use crate::router::matcher::PathGroup;
 use crate::router::matcher::method_bit;
+use crate::router::pattern::PathRegex;
 use crate::router::trie::Node;
 
 /// A route, by its index in the core's route table. Small and dense: the router keeps a table of this length.
@@ -84,11 +84,30 @@ pub struct Router {
     len: usize,
 }
 
+/// One core's share of a route: clones of what holds regexes, so that cores share the programs, not the scratch memory.
 struct Route {
     compiled: Arc<Compiled>,
-    /// This core's own handles on the compiled regexes of paths: a handle has the scratch memory that running a regex
-    /// takes, so that cores share the programs and never meet at a lock.
-    regexes: Box<[Regex]>,
+    /// By `Entry::regex`.
+    paths: Box<[PathRegex]>,
+    headers: Box<[HeaderRule]>,
+}
+
+impl Route {
+    fn new(compiled: Arc<Compiled>) -> Self {
+        let mut paths = Vec::new();
+        for matcher in &compiled.matchers {
+            if let PathGroup::Regex(members) = &matcher.group {
+                // A route has at most one such group.
+                paths = members.iter().map(|member| member.regex.clone()).collect();
+            }
+        }
+        let headers = compiled.conditions.headers.clone().into();
+        Self {
+            compiled,
+            paths: paths.into(),
+            headers,
+        }
+    }
 }
 
 impl Router {
@@ -108,19 +127,14 @@ impl Router {
     /// Adds a route, or replaces the one that has this key.
     pub fn insert(&mut self, key: RouteKey, compiled: Arc<Compiled>) {
         self.remove(key);
-        let mut regexes = Vec::new();
         for_each_entry(key, &compiled, |host, path, entry| {
             self.hosts.insert(host, path, entry)
         });
-        for_each_regex(&compiled, |regex| regexes.push(regex.clone()));
         let index = key.0 as usize;
         if index >= self.routes.len() {
             self.routes.resize_with(index + 1, || None);
         }
-        self.routes[index] = Some(Route {
-            compiled,
-            regexes: regexes.into(),
-        });
+        self.routes[index] = Some(Route::new(compiled));
         self.len += 1;
     }
 
@@ -222,12 +236,13 @@ impl<'a> Search<'a> {
         let matched_len = match entry.checks & CHECK_REGEX {
             0 => depth,
             _ => route
-                .regexes
+                .paths
                 .get(usize::from(entry.regex))?
-                .find(path)?
-                .end(),
+                .matched_len(path)?,
         };
-        if entry.checks & CHECK_HEADERS != 0 && !conditions.accept_headers(headers) {
+        if entry.checks & CHECK_HEADERS != 0
+            && !route.headers.iter().all(|rule| rule.matches(headers))
+        {
             return None;
         }
         Some(matched_len)
