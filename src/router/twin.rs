@@ -507,3 +507,40 @@ fn changes_in_place_leave_what_a_fresh_build_gives() {
         );
     }
 }
+
+#[test]
+fn any_bytes_of_a_peer_are_answered() {
+    for seed in seeds(20) {
+        let mut rng = Rng::with_seed(seed);
+        let routes = some(&mut rng, 1..40, random_rules);
+        let router = build((0..).map(RouteKey).zip(&routes));
+        let bytes = |rng: &mut Rng| -> Vec<u8> {
+            some(rng, 0..40, |rng| {
+                pick(rng, b"ab/.:*[]\xff\xc3\x80\0 test80")
+            })
+        };
+        for _ in 0..500 {
+            let (method, host, path, sni) = (
+                bytes(&mut rng),
+                bytes(&mut rng),
+                bytes(&mut rng),
+                bytes(&mut rng),
+            );
+            let headers = Headers(some(&mut rng, 0..3, |rng| pick(rng, HEADERS)));
+            let query = Query {
+                method: &method,
+                host: &host,
+                path: &path,
+                https: rng.bool(),
+                sni: Some(&sni),
+                port: rng.u16(..),
+                headers: &headers,
+            };
+            let matched_len = router
+                .find(&query)
+                .and_then(|hit| hit.matched_len)
+                .unwrap_or(0);
+            assert!(matched_len <= path.len(), "RINGWAY_SEED={seed}");
+        }
+    }
+}
