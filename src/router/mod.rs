@@ -10,12 +10,16 @@ pub mod matcher;
 mod pattern;
 mod priority;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod speed;
 #[cfg(test)]
 mod tables;
 mod trie;
 #[cfg(test)]
 mod twin;
+#[cfg(test)]
+mod worlds;
 
 use std::sync::Arc;
 
@@ -124,9 +128,9 @@ impl Router {
         self.len == 0
     }
 
-    /// Adds a route, or replaces the one that has this key.
-    pub fn insert(&mut self, key: RouteKey, compiled: Arc<Compiled>) {
-        self.remove(key);
+    /// Adds a route. Gives back the one that had this key, so that the caller may have it freed off-core.
+    pub fn insert(&mut self, key: RouteKey, compiled: Arc<Compiled>) -> Option<Arc<Compiled>> {
+        let replaced = self.remove(key);
         for_each_entry(key, &compiled, |host, path, entry| {
             self.hosts.insert(host, path, entry)
         });
@@ -136,17 +140,17 @@ impl Router {
         }
         self.routes[index] = Some(Route::new(compiled));
         self.len += 1;
+        replaced
     }
 
-    /// Takes a route out; nothing happens when the key has none.
-    pub fn remove(&mut self, key: RouteKey) {
-        let Some(route) = self.routes.get_mut(key.0 as usize).and_then(Option::take) else {
-            return;
-        };
+    /// Takes a route out and gives it back; None when the key has none.
+    pub fn remove(&mut self, key: RouteKey) -> Option<Arc<Compiled>> {
+        let route = self.routes.get_mut(key.0 as usize)?.take()?;
         for_each_entry(key, &route.compiled, |host, path, entry| {
             self.hosts.remove(host, path, &entry)
         });
         self.len -= 1;
+        Some(route.compiled)
     }
 
     /// The route that matches, or None.
