@@ -67,8 +67,8 @@ const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
 const _: () = assert!(REQUEST_FIELD_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
 // router
 
-/// A route path longer than this is refused: no request head that is accepted could match it, and it bounds how deep a
-/// path trie can nest.
+/// A route path (or regex) longer than this is refused. It bounds how deep a path trie can nest, which is walked by
+/// recursion when a route is taken out.
 pub const ROUTE_PATH_BYTES_MAX: usize = 4 << 10;
 /// Index entries of one route (hosts x paths); applying a route costs time in proportion to it.
 pub const ROUTE_ENTRIES_MAX: usize = 1 << 14;

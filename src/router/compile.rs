@@ -11,6 +11,7 @@ use crate::router::matcher::HeaderRule;
 use crate::router::matcher::Matcher;
 use crate::router::matcher::PathGroup;
 use crate::router::matcher::PlainPath;
+use crate::router::matcher::RegexPath;
 use crate::router::matcher::SniRule;
 use crate::router::pattern::PathRegex;
 use crate::router::priority::PathWeight;
@@ -103,8 +104,15 @@ fn group_paths(paths: &[String], errors: &mut Errors) -> Vec<PathGroup> {
         if path.len() > ROUTE_PATH_BYTES_MAX {
             errors.add(format!("paths.{}", index + 1), format!("length must be at most {ROUTE_PATH_BYTES_MAX}"));
         } else if let Some(pattern) = path.strip_prefix('~') {
-            match PathRegex::compile(pattern, position) {
-                Ok(regex) => add_regex(&mut groups, regex),
+            match PathRegex::compile(pattern) {
+                Ok((regex, literal)) => add_regex(
+                    &mut groups,
+                    RegexPath {
+                        regex,
+                        literal,
+                        position,
+                    },
+                ),
                 Err(message) => errors.add(format!("paths.{}", index + 1), message),
             }
         } else {
@@ -114,7 +122,7 @@ fn group_paths(paths: &[String], errors: &mut Errors) -> Vec<PathGroup> {
     groups
 }
 
-fn add_regex(groups: &mut Vec<PathGroup>, regex: PathRegex) {
+fn add_regex(groups: &mut Vec<PathGroup>, regex: RegexPath) {
     for group in groups.iter_mut() {
         if let PathGroup::Regex(members) = group {
             members.push(regex);

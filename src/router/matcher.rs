@@ -1,12 +1,12 @@
 //! HOT. One compiled route and the conditions that the index leaves to be checked: methods, SNIs, headers.
 //! Never: allocates in a check.   Always: shared read-only by all cores.
 
-use regex::bytes::Regex;
+use regex_automata::PatternID;
 
 use crate::router::Hit;
 use crate::router::hosts::HostPattern;
-use crate::router::pattern;
 use crate::router::pattern::PathRegex;
+use crate::router::pattern::ValueRegex;
 use crate::router::priority::Rank;
 
 /// One route, ready to be met by requests. Made once by `compile`, shared by all cores.
@@ -33,7 +33,7 @@ pub(super) enum PathGroup {
     /// Of equal length.
     Plain(Vec<PlainPath>),
     /// In the listed order, which decides between two that match.
-    Regex(Vec<PathRegex>),
+    Regex(Vec<RegexPath>),
 }
 
 #[derive(Debug)]
@@ -43,42 +43,62 @@ pub(super) struct PlainPath {
     pub position: u16,
 }
 
+#[derive(Debug)]
+pub(super) struct RegexPath {
+    pub regex: PathRegex,
+    /// Every path that matches begins with these bytes: what the path trie files the regex under.
+    pub literal: Box<[u8]>,
+    /// Index into `Rules::paths`.
+    pub position: u16,
+}
+
 impl Compiled {
     /// The capture groups of the regex path that won: None without a regex or without groups in it (spec/router.md
     /// section 6). `path` is the path that was matched. Meant for the plugins that ask: it allocates, and may wait
     /// for another core that uses the same regex in this moment.
     pub fn captures<'a>(&'a self, hit: &Hit, path: &'a [u8]) -> Option<Captures<'a>> {
-        let Some(PathGroup::Regex(members)) = self.matchers.get(usize::from(hit.matcher)).map(|m| &m.group) else {
+        let Some(PathGroup::Regex(members)) = self
+            .matchers
+            .get(usize::from(hit.matcher))
+            .map(|m| &m.group)
+        else {
             return None;
         };
-        let regex = &members.iter().find(|member| Some(member.position) == hit.path)?.regex;
-        if regex.captures_len() < 2 {
-            return None;
-        }
-        Some(Captures { regex, groups: regex.captures(path)? })
+        let member = members
+            .iter()
+            .find(|member| Some(member.position) == hit.path)?;
+        Some(Captures {
+            path,
+            groups: member.regex.captures(path)?,
+        })
     }
 }
 
 /// What the groups of a path regex caught. Groups that took no part in the match are missing.
+#[derive(Debug)]
 pub struct Captures<'a> {
-    regex: &'a Regex,
-    groups: regex::bytes::Captures<'a>,
+    path: &'a [u8],
+    groups: regex_automata::util::captures::Captures,
 }
 
 impl<'a> Captures<'a> {
     /// Group 0 is the whole match, the others count from 1.
     pub fn get(&self, group: usize) -> Option<&'a [u8]> {
-        self.groups.get(group).map(|found| found.as_bytes())
+        self.path.get(self.groups.get_group(group)?.range())
     }
 
     /// The group `(?<name>...)`.
     pub fn name(&self, name: &str) -> Option<&'a [u8]> {
-        self.groups.name(name).map(|found| found.as_bytes())
+        self.path.get(self.groups.get_group_by_name(name)?.range())
     }
 
     /// All groups that caught something: number, name if it has one, bytes.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, Option<&'a str>, &'a [u8])> {
-        let names = self.regex.capture_names().enumerate();
+    pub fn iter(&self) -> impl Iterator<Item = (usize, Option<&str>, &'a [u8])> {
+        let names = self
+            .groups
+            .group_info()
+            .pattern_names(PatternID::ZERO)
+            .enumerate();
         names.filter_map(|(group, name)| Some((group, name, self.get(group)?)))
     }
 }
@@ -90,6 +110,7 @@ pub(super) struct Conditions {
     pub methods: u16,
     /// Methods without a bit of their own.
     pub rare_methods: Vec<Box<[u8]>>,
+    /// Checked through the router's own clones, see `HeaderRule`.
     pub headers: Vec<HeaderRule>,
     pub snis: Vec<SniRule>,
 }
@@ -122,7 +143,12 @@ impl Conditions {
                 rare_methods.push(method.as_bytes().into());
             }
         }
-        Self { methods: mask, rare_methods, headers, snis }
+        Self {
+            methods: mask,
+            rare_methods,
+            headers,
+            snis,
+        }
     }
 
     /// Distinct names, whatever their spelling.
@@ -143,11 +169,9 @@ impl Conditions {
 
     /// Over plain http the names do not count (spec/router.md section 3).
     pub fn accept_sni(&self, https: bool, sni: Option<&[u8]>) -> bool {
-        !https || self.snis.is_empty() || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
-    }
-
-    pub fn accept_headers(&self, headers: &dyn HeaderSource) -> bool {
-        self.headers.iter().all(|rule| rule.matches(headers))
+        !https
+            || self.snis.is_empty()
+            || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
     }
 }
 
@@ -167,34 +191,40 @@ pub fn header_name_matches(name: &str, received: &[u8]) -> bool {
             .all(|(want, got)| want == got.to_ascii_lowercase() || (want == b'-' && *got == b'_'))
 }
 
-/// One header that must be there with one of some values.
-#[derive(Debug)]
+/// One header that must be there with one of some values. Each router has clones of its own: a regex in it must be
+/// used by one core only, or its scratch memory is behind a lock.
+#[derive(Clone, Debug)]
 pub(super) struct HeaderRule {
     /// Lower-case, with `-` for `_`.
     name: Box<str>,
     values: HeaderValues,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum HeaderValues {
     /// Any of these, in lower case.
     OneOf(Vec<Box<[u8]>>),
-    Regex(Regex),
+    Regex(ValueRegex),
 }
 
 impl HeaderRule {
     pub fn compile(name: &str, values: &[String]) -> Result<Self, String> {
         let name = name.to_ascii_lowercase().replace('_', "-").into();
         let values = match values {
-            [only] if only.starts_with("~*") => HeaderValues::Regex(pattern::compile_header(&only[2..])?),
-            _ => {
-                HeaderValues::OneOf(values.iter().map(|value| value.to_ascii_lowercase().into_bytes().into()).collect())
+            [only] if only.starts_with("~*") => {
+                HeaderValues::Regex(ValueRegex::compile(&only[2..])?)
             }
+            _ => HeaderValues::OneOf(
+                values
+                    .iter()
+                    .map(|value| value.to_ascii_lowercase().into_bytes().into())
+                    .collect(),
+            ),
         };
         Ok(Self { name, values })
     }
 
-    fn matches(&self, headers: &dyn HeaderSource) -> bool {
+    pub fn matches(&self, headers: &dyn HeaderSource) -> bool {
         let mut found = false;
         headers.for_each(&self.name, &mut |value| {
             found = self.values.accept(value);
@@ -207,7 +237,9 @@ impl HeaderRule {
 impl HeaderValues {
     fn accept(&self, value: &[u8]) -> bool {
         match self {
-            Self::OneOf(accepted) => accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(value)),
+            Self::OneOf(accepted) => accepted
+                .iter()
+                .any(|accepted| accepted.eq_ignore_ascii_case(value)),
             Self::Regex(regex) => regex.is_match(value),
         }
     }

@@ -1,8 +1,14 @@
 //! Regexes of routes: paths (`~/users/(?<id>\d+)`) and header values (`~*v[12]`).
 //! Always: linear time (no look-around, no back-reference), bounded size; a path regex is anchored at the start only.
+//!
+//! The engine under the `regex` crate is used directly, since it takes what that crate hides: a search that is anchored
+//! without rewriting the pattern, and no one-pass automaton, which a group around `\w+` would make 600 KiB large.
 
-use regex::bytes::Regex;
-use regex::bytes::RegexBuilder;
+use regex_automata::Anchored;
+use regex_automata::Input;
+use regex_automata::meta::Config;
+use regex_automata::meta::Regex;
+use regex_automata::util::captures::Captures;
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::Hir;
 use regex_syntax::hir::literal::ExtractKind;
@@ -12,36 +18,62 @@ use crate::limits::ROUTE_REGEX_CACHE_BYTES_MAX;
 use crate::limits::ROUTE_REGEX_NESTING_MAX;
 use crate::limits::ROUTE_REGEX_PROGRAM_BYTES_MAX;
 
-/// One regex of `paths`, ready to run.
-#[derive(Debug)]
-pub(super) struct PathRegex {
-    pub regex: Regex,
-    /// Every path that matches begins with these bytes (possibly none): what the path trie files the regex under.
-    pub literal: Box<[u8]>,
-    /// Index into `Rules::paths`.
-    pub position: u16,
-}
+/// A regex at the start of a path. The program is shared by all clones; each clone has its own scratch memory, and a
+/// clone that only one thread uses takes no lock.
+#[derive(Clone, Debug)]
+pub(super) struct PathRegex(Regex);
 
 impl PathRegex {
-    /// `pattern` is the path without its `~`. The error is one line for the operator.
-    pub fn compile(pattern: &str, position: u16) -> Result<Self, String> {
-        // Parsed alone first: what is only valid inside our anchor, such as `a)(b`, must be refused.
-        let hir = parse(pattern)?;
-        let regex = build(&format!("^(?:{pattern})"), pattern)?;
-        Ok(Self { regex, literal: literal_prefix(&hir), position })
+    /// `pattern` is the path without its `~`. With the regex comes the literal text that every path it matches begins
+    /// with, possibly empty. The error is one line for the operator.
+    pub fn compile(pattern: &str) -> Result<(Self, Box<[u8]>), String> {
+        let hir = parse(pattern, false)?;
+        Ok((Self(build(&hir, pattern)?), literal_prefix(&hir)))
+    }
+
+    /// Bytes of the path that are matched from its start.
+    pub fn matched_len(&self, path: &[u8]) -> Option<usize> {
+        Some(self.0.search_half(&at_start(path))?.offset())
+    }
+
+    /// None when the pattern has no groups, or does not match.
+    pub fn captures(&self, path: &[u8]) -> Option<Captures> {
+        if self.0.captures_len() < 2 {
+            return None;
+        }
+        let mut captures = self.0.create_captures();
+        self.0.search_captures(&at_start(path), &mut captures);
+        captures.is_match().then_some(captures)
     }
 }
 
-/// A header value regex: unanchored, and blind to case as header values are (spec/router.md section 3).
-/// `pattern` is the value without its `~*`.
-pub(super) fn compile_header(pattern: &str) -> Result<Regex, String> {
-    parse(pattern)?;
-    build(&format!("(?i:{pattern})"), pattern)
+fn at_start(path: &[u8]) -> Input<'_> {
+    Input::new(path).anchored(Anchored::Yes)
 }
 
-fn parse(pattern: &str) -> Result<Hir, String> {
-    let parsed = ParserBuilder::new().utf8(false).nest_limit(ROUTE_REGEX_NESTING_MAX).build().parse(pattern);
-    parsed.map_err(|error| match error {
+/// A regex for a header value: unanchored, and blind to case as header values are (spec/router.md section 3). Clones
+/// as a `PathRegex` does.
+#[derive(Clone, Debug)]
+pub(super) struct ValueRegex(Regex);
+
+impl ValueRegex {
+    /// `pattern` is the value without its `~*`.
+    pub fn compile(pattern: &str) -> Result<Self, String> {
+        Ok(Self(build(&parse(pattern, true)?, pattern)?))
+    }
+
+    pub fn is_match(&self, value: &[u8]) -> bool {
+        self.0.is_match(value)
+    }
+}
+
+fn parse(pattern: &str, any_case: bool) -> Result<Hir, String> {
+    let mut parser = ParserBuilder::new()
+        .utf8(false)
+        .case_insensitive(any_case)
+        .nest_limit(ROUTE_REGEX_NESTING_MAX)
+        .build();
+    parser.parse(pattern).map_err(|error| match error {
         // The full text of these errors draws the pattern over several lines.
         regex_syntax::Error::Parse(error) => refusal(pattern, error.kind()),
         regex_syntax::Error::Translate(error) => refusal(pattern, error.kind()),
@@ -49,13 +81,20 @@ fn parse(pattern: &str) -> Result<Hir, String> {
     })
 }
 
-fn build(wrapped: &str, pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(wrapped)
-        .nest_limit(ROUTE_REGEX_NESTING_MAX + 1)
-        .size_limit(ROUTE_REGEX_PROGRAM_BYTES_MAX)
-        .dfa_size_limit(ROUTE_REGEX_CACHE_BYTES_MAX)
-        .build()
-        .map_err(|error| refusal(pattern, &error))
+fn build(hir: &Hir, pattern: &str) -> Result<Regex, String> {
+    let config = Config::new()
+        .utf8_empty(false)
+        .onepass(false)
+        .nfa_size_limit(Some(ROUTE_REGEX_PROGRAM_BYTES_MAX))
+        .hybrid_cache_capacity(ROUTE_REGEX_CACHE_BYTES_MAX);
+    let built = Regex::builder().configure(config).build_from_hir(hir);
+    built.map_err(|error| match error.size_limit() {
+        Some(limit) => refusal(
+            pattern,
+            &format_args!("compiled, it is larger than {limit} bytes"),
+        ),
+        None => refusal(pattern, &error),
+    })
 }
 
 fn refusal(pattern: &str, reason: &dyn std::fmt::Display) -> String {
@@ -89,19 +128,27 @@ mod tests {
             (r"", ""),
         ];
         for (pattern, want) in cases {
-            let got = PathRegex::compile(pattern, 0).unwrap().literal;
+            let (_, got) = PathRegex::compile(pattern).unwrap();
             assert_eq!(String::from_utf8_lossy(&got), want, "{pattern}");
         }
     }
 
     #[test]
     fn bad_patterns_are_refused_with_one_line() {
-        for pattern in ["/a([", "/a)(b", r"/(?=x)", r"/(a)\1", "/a{2,1}", "(?<n>a)(?<n>b)", &"(".repeat(500)] {
-            let message = PathRegex::compile(pattern, 0).unwrap_err();
+        for pattern in [
+            "/a([",
+            "/a)(b",
+            r"/(?=x)",
+            r"/(a)\1",
+            "/a{2,1}",
+            "(?<n>a)(?<n>b)",
+            &"(".repeat(500),
+        ] {
+            let message = PathRegex::compile(pattern).unwrap_err();
             assert!(message.starts_with("invalid regex: '"), "{message}");
             assert!(!message.contains('\n'), "{message}");
         }
-        let huge = PathRegex::compile(r"/(\w{1000}){1000}", 0).unwrap_err();
+        let huge = PathRegex::compile(r"/(\w{1000}){1000}").unwrap_err();
         assert!(!huge.contains('\n'), "{huge}");
     }
 
@@ -114,12 +161,17 @@ mod tests {
             ("/a|/b", "/x/b", None),
             ("/a$", "/ab", None),
             ("/A", "/a", None),
+            ("/a|/ab", "/ab", Some(2)),
+            ("/a.*?", "/ab", Some(2)),
+            ("/.", "/é", Some(3)),
+            (r"/\w+$", "/naïve", Some(7)),
+            ("(?x)/a # one", "/a", Some(2)),
+            ("", "/a", Some(0)),
             ("(?i)/A", "/a", Some(2)),
         ];
         for (pattern, path, want) in cases {
-            let compiled = PathRegex::compile(pattern, 0).unwrap();
-            let found = compiled.regex.find(path.as_bytes());
-            assert_eq!(found.map(|m| m.end()), want, "{pattern} {path}");
+            let (regex, _) = PathRegex::compile(pattern).unwrap();
+            assert_eq!(regex.matched_len(path.as_bytes()), want, "{pattern} {path}");
         }
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct Rank {
     /// Section 4.2.
     pub word: u64,
     /// Of the matcher, not of the route: a route with several path groups derives one id for each.
-    id: [u8; 16],
+    pub id: [u8; 16],
 }
 
 impl Rank {
