@@ -28,6 +28,7 @@ use crate::entity::schema::Field;
 use crate::entity::schema::Kind;
 use crate::entity::schema::OnDelete;
 use crate::entity::schema::Record;
+use crate::entity::schema::RecordRule;
 use crate::entity::schema::Shorthand;
 use crate::entity::violation::Violations;
 use crate::strs;
@@ -191,7 +192,7 @@ pub struct PluginSchema {
     pub name: &'static str,
     /// Fields of `config`, with the deprecated names of some as shorthands.
     pub config: Record,
-    /// Field names are full paths (`config.minute`).
+    /// Checks on the whole plugin; field names are full paths (`config.minute`).
     pub checks: &'static [EntityCheck],
     /// The `protocols` field of plugins of this kind: one of `PROTOCOLS_HTTP`, `PROTOCOLS_ANY` or the plugin's own.
     pub protocols: Field,
@@ -236,6 +237,11 @@ impl PluginSchema {
     /// Deprecated names inside `config`.
     pub const fn aliases(mut self, aliases: &'static [Shorthand]) -> PluginSchema {
         self.config.shorthands = aliases;
+        self
+    }
+    /// A rule on `config` as a whole; its error stands under `config`.
+    pub const fn config_rule(mut self, run: RecordRule) -> PluginSchema {
+        self.config.custom = Some(run);
         self
     }
     pub const fn checks(mut self, checks: &'static [EntityCheck]) -> PluginSchema {

@@ -80,7 +80,12 @@ pub struct Record {
     pub fields: &'static [Field],
     pub checks: &'static [EntityCheck],
     pub shorthands: &'static [Shorthand],
+    /// A last rule on a record that is otherwise good; its error stands for the record as a whole.
+    pub custom: Option<RecordRule>,
 }
+
+/// A rule on a whole record; the error is the text to show.
+pub type RecordRule = fn(&serde_json::Map<String, serde_json::Value>) -> Result<(), String>;
 
 /// What happens to a row when the row it refers to is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -392,6 +397,7 @@ impl Record {
             fields,
             checks: &[],
             shorthands: &[],
+            custom: None,
         }
     }
     pub const fn checks(mut self, checks: &'static [EntityCheck]) -> Record {
@@ -400,6 +406,10 @@ impl Record {
     }
     pub const fn shorthands(mut self, shorthands: &'static [Shorthand]) -> Record {
         self.shorthands = shorthands;
+        self
+    }
+    pub const fn custom(mut self, run: RecordRule) -> Record {
+        self.custom = Some(run);
         self
     }
 }

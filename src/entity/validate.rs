@@ -119,7 +119,7 @@ fn check_type(field: &Field, value: &Value, write: Write) -> Result<(), Violatio
             None => Err(text("expected a record")),
             Some(row) => check_nested(record, row, write),
         },
-        Kind::Foreign { .. } => check_reference(value),
+        Kind::Foreign { entity, .. } => check_reference(entity, value, write),
         Kind::Json => Ok(()),
         Kind::Abstract if value.is_object() => Ok(()),
         Kind::Abstract => Err(text("expected a record")),
@@ -134,11 +134,10 @@ fn check_nested(record: &Record, row: &Map<String, Value>, write: Write) -> Resu
         row,
         write,
     );
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Violation::Record(found))
+    if !found.is_empty() {
+        return Err(Violation::Record(found));
     }
+    record.custom.map_or(Ok(()), |run| run(row).map_err(Violation::Text))
 }
 
 fn check_elements(
@@ -181,14 +180,32 @@ fn check_map(keys: &Field, values: &Field, value: &Value, write: Write) -> Resul
     Ok(())
 }
 
-/// References by name were resolved before; what is left is an id, or nothing usable.
-fn check_reference(value: &Value) -> Result<(), Violation> {
-    let wrong = match value.get("id") {
+/// References by name were resolved before; what is left is an id, or nothing usable. Other keys are looked at only
+/// when there is no id: then they may say better what is wrong.
+fn check_reference(entity: &str, value: &Value, write: Write) -> Result<(), Violation> {
+    let missing = match value.get("id") {
         Some(Value::String(id)) if is_uuid(id) => return Ok(()),
         None | Some(Value::Null) => "missing primary key",
         Some(_) => "expected a valid UUID",
     };
-    Err(Violation::Record(Violations::of("id", wrong)))
+    let mut found = Violations::default();
+    let referenced = crate::entity::find(entity);
+    let others = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "id");
+    for (name, item) in others {
+        let verdict = match referenced.and_then(|entity| entity.field(name)) {
+            Some(field) if item.is_null() && field.is_required() => Ok(()),
+            Some(field) => check_field(field, item, write),
+            None if referenced.is_some() => Err(text("unknown field")),
+            None => Ok(()),
+        };
+        if let Err(violation) = verdict {
+            found.set(name, violation);
+        }
+    }
+    if found.is_empty() {
+        found = Violations::of("id", missing);
+    }
+    Err(Violation::Record(found))
 }
 
 /// 36 characters, hex digits and dashes in 8-4-4-4-12 form.
