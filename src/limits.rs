@@ -16,3 +16,5 @@ pub const PAGE_ROWS_MAX: usize = 1000;
 pub const FILTER_TAGS_MAX: usize = 5;
 /// Longest time to live of a row, in seconds.
 pub const TTL_SECONDS_MAX: u64 = 100_000_000;
+/// How long a client of the Admin API may take for a request head, in milliseconds.
+pub const ADMIN_HEAD_MS_MAX: u64 = 10_000;

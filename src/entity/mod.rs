@@ -267,4 +267,4 @@ impl PluginSchema {
 }
 
 /// Finds the schema of a loaded plugin by name.
-pub type PluginLookup<'a> = &'a dyn Fn(&str) -> Option<&'static PluginSchema>;
+pub type PluginLookup<'a> = &'a (dyn Fn(&str) -> Option<&'static PluginSchema> + Sync);
