@@ -89,3 +89,20 @@ pub const RECORD_ROOM_BYTES: usize = 2 << 10;
 pub const CLIENT_WRITE_MS: u64 = 60_000;
 /// Pause of a core's accept loop when the system is out of descriptors.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// How many versions the store's log of changes keeps.
+pub const CHANGE_LOG_VERSIONS_MAX: u64 = 100_000;
+/// Largest body of an Admin API request.
+pub const ADMIN_BODY_BYTES_MAX: usize = 10 << 20;
+/// How deep a JSON body of the Admin API may nest.
+pub const ADMIN_JSON_DEPTH_MAX: usize = 64;
+/// Most arguments in a query, and in a form.
+pub const ADMIN_ARGUMENTS_MAX: usize = 1000;
+/// Rows per page of a collection.
+pub const PAGE_ROWS_DEFAULT: usize = 100;
+pub const PAGE_ROWS_MAX: usize = 1000;
+/// Most tags in one filter.
+pub const FILTER_TAGS_MAX: usize = 5;
+/// Longest time to live of a row, in seconds.
+pub const TTL_SECONDS_MAX: u64 = 100_000_000;
+/// How long a client of the Admin API may take for a request head, in milliseconds.
+pub const ADMIN_HEAD_MS_MAX: u64 = 10_000;

@@ -1,1 +1,5 @@
 //! (being written)
+
+pub mod admin;
+pub mod store;
+pub mod validate;

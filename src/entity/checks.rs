@@ -3,6 +3,7 @@
 //! Always: a check is skipped when a field it reads is already in error.
 
 use crate::entity::schema::Literal;
+use crate::entity::validators::Check;
 
 /// Field names are top-level, or dotted paths into records (`config.redis.host`).
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +41,11 @@ pub enum Match {
     LenEq(usize),
     /// Of a list: none of these is an element.
     ElementsNotOneOf(&'static [Literal]),
+    /// A named validator of strings.
+    Check(Check),
 }
 
-/// A check written as code. `run` gets the record and answers with the texts for `@entity`.
+/// A check written as code. `run` gets the record; its error is the text for `@entity`.
 #[derive(Clone, Copy, Debug)]
 pub struct Custom {
     /// The fields it reads.

@@ -3,16 +3,174 @@
 //! Never: stores, looks up or imports another folder but `limits` and `stdx`; a plugin's schema comes in by lookup.
 //! Always: what an entity may contain is said once, in its `Field` table, and everything else is derived from it.
 
+pub mod address;
 pub mod checks;
+pub mod coerce;
+pub mod complete;
+pub mod consumer;
+pub mod document;
+pub mod keyauth_credential;
+mod path;
+pub mod pattern;
+pub mod plugin;
+pub mod route;
 pub mod schema;
+pub mod service;
+pub mod target;
+pub mod upstream;
+pub mod validate;
 pub mod validators;
+pub mod violation;
+pub mod write;
 
 use crate::entity::checks::EntityCheck;
 use crate::entity::schema::Field;
+use crate::entity::schema::Kind;
+use crate::entity::schema::OnDelete;
 use crate::entity::schema::Record;
+use crate::entity::schema::RecordRule;
 use crate::entity::schema::Shorthand;
+use crate::entity::violation::Violations;
 use crate::strs;
+use serde_json::Map;
+use serde_json::Value;
 use uuid::Uuid;
+
+/// Every entity, parents before children. Endpoints, storage and schema documents follow from a line here.
+pub static ENTITIES: &[&Entity] = &[
+    &service::SERVICES,
+    &route::ROUTES,
+    &consumer::CONSUMERS,
+    &plugin::PLUGINS,
+    &upstream::UPSTREAMS,
+    &target::TARGETS,
+    &keyauth_credential::KEYAUTH_CREDENTIALS,
+];
+
+/// The entity of a storage name.
+pub fn find(name: &str) -> Option<&'static Entity> {
+    ENTITIES.iter().copied().find(|entity| entity.name == name)
+}
+
+/// One kind of row.
+#[derive(Debug)]
+pub struct Entity {
+    /// Storage name (`keyauth_credentials`).
+    pub name: &'static str,
+    /// First path segment of the collection (`key-auths`); `None`: reachable below a parent only.
+    pub collection: Option<&'static str>,
+    /// Path segment below a parent (`key-auth`).
+    pub segment: &'static str,
+    /// The field that can stand for the id in a path.
+    pub path_key: &'static str,
+    pub record: &'static Record,
+    /// Groups of fields whose values together no two rows share; null counts as a value.
+    pub unique_together: &'static [&'static [&'static str]],
+    /// Rewrites input before it is validated.
+    pub normalise: Option<fn(&mut Map<String, Value>)>,
+    /// Fields and checks that depend on a value in the row.
+    pub variant: Option<VariantOf>,
+    /// Rows may expire; `ttl` is an option of writes and shown in output.
+    pub ttl: bool,
+    /// Exists only when this plugin is loaded.
+    pub needs_plugin: Option<&'static str>,
+}
+
+/// Decides the variant of a row, or says why there is none: then nothing else is reported.
+pub type VariantOf = fn(&Map<String, Value>, PluginLookup<'_>) -> Result<Variant, Violations>;
+
+/// What differs in one variant of an entity: fields that replace those of the same name, additional checks.
+#[derive(Clone, Debug, Default)]
+pub struct Variant {
+    pub overrides: Vec<Field>,
+    pub checks: &'static [EntityCheck],
+}
+
+impl Variant {
+    pub fn of(overrides: &[Field], checks: &'static [EntityCheck]) -> Variant {
+        Variant {
+            overrides: overrides.to_vec(),
+            checks,
+        }
+    }
+}
+
+impl Entity {
+    const fn new(name: &'static str, path_key: &'static str, record: &'static Record) -> Entity {
+        Entity {
+            name,
+            collection: Some(name),
+            segment: name,
+            path_key,
+            record,
+            unique_together: &[],
+            normalise: None,
+            variant: None,
+            ttl: false,
+            needs_plugin: None,
+        }
+    }
+    const fn paths(mut self, collection: &'static str, segment: &'static str) -> Entity {
+        self.collection = Some(collection);
+        self.segment = segment;
+        self
+    }
+    const fn below_parent_only(mut self) -> Entity {
+        self.collection = None;
+        self
+    }
+    const fn unique_together(mut self, groups: &'static [&'static [&'static str]]) -> Entity {
+        self.unique_together = groups;
+        self
+    }
+    const fn normalise(mut self, run: fn(&mut Map<String, Value>)) -> Entity {
+        self.normalise = Some(run);
+        self
+    }
+    const fn variant(mut self, run: VariantOf) -> Entity {
+        self.variant = Some(run);
+        self
+    }
+    const fn with_ttl(mut self) -> Entity {
+        self.ttl = true;
+        self
+    }
+    const fn needs_plugin(mut self, name: &'static str) -> Entity {
+        self.needs_plugin = Some(name);
+        self
+    }
+
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.record.fields.iter().find(|field| field.name == name)
+    }
+
+    pub fn has_tags(&self) -> bool {
+        self.field("tags").is_some()
+    }
+
+    /// Fields that refer to other entities, in declaration order.
+    pub fn references(&self) -> impl Iterator<Item = Reference> + use<> {
+        self.record
+            .fields
+            .iter()
+            .filter_map(|field| match field.kind {
+                Kind::Foreign { entity, on_delete } => Some(Reference {
+                    field: field.name,
+                    entity,
+                    on_delete,
+                }),
+                _ => None,
+            })
+    }
+}
+
+/// A field that refers to another entity.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference {
+    pub field: &'static str,
+    pub entity: &'static str,
+    pub on_delete: OnDelete,
+}
 
 /// One changed row, as the compiler of the data plane sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +179,7 @@ pub struct RowChange {
     pub entity: &'static str,
     pub id: Uuid,
     /// The whole new row with every field present (null when unset); `None`: deleted.
-    pub row: Option<serde_json::Map<String, serde_json::Value>>,
+    pub row: Option<Map<String, Value>>,
 }
 
 /// What a plugin declares to the Admin API; embedded in the plugin's table entry.
@@ -34,7 +192,7 @@ pub struct PluginSchema {
     pub name: &'static str,
     /// Fields of `config`, with the deprecated names of some as shorthands.
     pub config: Record,
-    /// Field names are full paths (`config.minute`).
+    /// Checks on the whole plugin; field names are full paths (`config.minute`).
     pub checks: &'static [EntityCheck],
     /// The `protocols` field of plugins of this kind: one of `PROTOCOLS_HTTP`, `PROTOCOLS_ANY` or the plugin's own.
     pub protocols: Field,
@@ -44,14 +202,24 @@ pub struct PluginSchema {
 }
 
 const HTTP_PROTOCOL: Field = Field::string("").one_of(strs!["grpc", "grpcs", "http", "https"]);
-const ANY_PROTOCOL: Field =
-    Field::string("").one_of(strs!["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"]);
+pub(crate) const ANY_PROTOCOL: Field = Field::string("").one_of(strs![
+    "grpc",
+    "grpcs",
+    "http",
+    "https",
+    "tcp",
+    "tls",
+    "tls_passthrough",
+    "udp"
+]);
 /// Plugins that understand HTTP only.
-pub const PROTOCOLS_HTTP: Field =
-    Field::set("protocols", &HTTP_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]);
+pub const PROTOCOLS_HTTP: Field = Field::set("protocols", &HTTP_PROTOCOL)
+    .required()
+    .default_strs(&["grpc", "grpcs", "http", "https"]);
 /// Plugins that also work on byte streams.
-pub const PROTOCOLS_ANY: Field =
-    Field::set("protocols", &ANY_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]);
+pub const PROTOCOLS_ANY: Field = Field::set("protocols", &ANY_PROTOCOL)
+    .required()
+    .default_strs(&["grpc", "grpcs", "http", "https"]);
 
 impl PluginSchema {
     /// A plugin for HTTP protocols that may be set on any scope.
@@ -69,6 +237,11 @@ impl PluginSchema {
     /// Deprecated names inside `config`.
     pub const fn aliases(mut self, aliases: &'static [Shorthand]) -> PluginSchema {
         self.config.shorthands = aliases;
+        self
+    }
+    /// A rule on `config` as a whole; its error stands under `config`.
+    pub const fn config_rule(mut self, run: RecordRule) -> PluginSchema {
+        self.config.custom = Some(run);
         self
     }
     pub const fn checks(mut self, checks: &'static [EntityCheck]) -> PluginSchema {
@@ -94,4 +267,4 @@ impl PluginSchema {
 }
 
 /// Finds the schema of a loaded plugin by name.
-pub type PluginLookup<'a> = &'a dyn Fn(&str) -> Option<&'static PluginSchema>;
+pub type PluginLookup<'a> = &'a (dyn Fn(&str) -> Option<&'static PluginSchema> + Sync);

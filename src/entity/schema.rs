@@ -80,7 +80,12 @@ pub struct Record {
     pub fields: &'static [Field],
     pub checks: &'static [EntityCheck],
     pub shorthands: &'static [Shorthand],
+    /// A last rule on a record that is otherwise good; its error stands for the record as a whole.
+    pub custom: Option<RecordRule>,
 }
+
+/// A rule on a whole record; the error is the text to show.
+pub type RecordRule = fn(&serde_json::Map<String, serde_json::Value>) -> Result<(), String>;
 
 /// What happens to a row when the row it refers to is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +148,11 @@ pub enum Meaning {
     /// Replaced by the fields that the function returns; never shown (`services.url`).
     Expands(fn(&serde_json::Value) -> serde_json::Map<String, serde_json::Value>),
     /// A deprecated name for the field at `path`; accepted, and shown with the current value.
-    Alias { path: &'static [&'static str], message: &'static str, removal_in_version: &'static str },
+    Alias {
+        path: &'static [&'static str],
+        message: &'static str,
+        removal_in_version: &'static str,
+    },
 }
 
 impl Field {
@@ -206,11 +215,23 @@ impl Field {
     }
     /// A reference that forbids deleting what it refers to.
     pub const fn foreign(name: &'static str, entity: &'static str) -> Field {
-        Field::new(name, Kind::Foreign { entity, on_delete: OnDelete::Restrict })
+        Field::new(
+            name,
+            Kind::Foreign {
+                entity,
+                on_delete: OnDelete::Restrict,
+            },
+        )
     }
     /// A reference whose row goes when what it refers to goes.
     pub const fn owned_by(name: &'static str, entity: &'static str) -> Field {
-        Field::new(name, Kind::Foreign { entity, on_delete: OnDelete::Cascade })
+        Field::new(
+            name,
+            Kind::Foreign {
+                entity,
+                on_delete: OnDelete::Cascade,
+            },
+        )
     }
     pub const fn json(name: &'static str) -> Field {
         Field::new(name, Kind::Json)
@@ -372,7 +393,12 @@ impl Field {
 
 impl Record {
     pub const fn of(fields: &'static [Field]) -> Record {
-        Record { fields, checks: &[], shorthands: &[] }
+        Record {
+            fields,
+            checks: &[],
+            shorthands: &[],
+            custom: None,
+        }
     }
     pub const fn checks(mut self, checks: &'static [EntityCheck]) -> Record {
         self.checks = checks;
@@ -380,6 +406,10 @@ impl Record {
     }
     pub const fn shorthands(mut self, shorthands: &'static [Shorthand]) -> Record {
         self.shorthands = shorthands;
+        self
+    }
+    pub const fn custom(mut self, run: RecordRule) -> Record {
+        self.custom = Some(run);
         self
     }
 }
@@ -397,9 +427,12 @@ impl Literal {
             Literal::Strs(values) => values.to_vec().into(),
             Literal::Ints(values) => values.to_vec().into(),
             Literal::List(values) => values.iter().map(|value| value.to_value()).collect(),
-            Literal::Map(entries) => {
-                Value::Object(entries.iter().map(|(key, value)| (key.to_string(), value.to_value())).collect())
-            }
+            Literal::Map(entries) => Value::Object(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.to_value()))
+                    .collect(),
+            ),
         }
     }
 }

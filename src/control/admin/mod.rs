@@ -1,0 +1,239 @@
+//! The Admin API: what a client may ask of the control plane, answered as Kong answers.
+//! Owns: the order in which a request is judged (spec/admin-api.md section 2.1) and what every answer carries.
+//! Never: touches a socket (that is `server`), so that a test can ask it directly.
+//! Always: a change is answered when it is durable and every core has applied it, or is reported as late.
+
+pub mod access;
+pub mod crud;
+pub mod decode;
+pub mod form;
+pub mod page;
+pub mod paths;
+pub mod problem;
+pub mod reply;
+pub mod rows;
+pub mod schemas;
+pub mod server;
+pub mod status;
+pub mod tags;
+pub mod targets;
+
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+pub mod testing;
+
+use crate::control::admin::access::Access;
+use crate::control::admin::decode::Input;
+use crate::control::admin::form::Pair;
+use crate::control::admin::paths::Endpoint;
+use crate::control::admin::paths::Found;
+use crate::control::admin::paths::Paths;
+use crate::control::admin::problem::Problem;
+use crate::control::admin::reply::Reply;
+use crate::control::store::Publish;
+use crate::control::store::Store;
+use crate::entity::PluginSchema;
+use hyper::HeaderMap;
+use hyper::Method;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use serde_json::Map;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// What the Admin API shows of the node that it administers.
+pub trait Node: Send + Sync + 'static {
+    fn id(&self) -> Uuid;
+    fn hostname(&self) -> String;
+    /// One object per core for `GET /status`: `{"core": 0, "version": 7, ...}`.
+    fn cores(&self) -> Vec<Value>;
+    fn counters(&self) -> Counters;
+    /// Resident memory of the process.
+    fn memory_bytes(&self) -> u64;
+    /// Whether traffic can be served; the error says why not.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Connections and requests of the proxy since start, or now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub connections_accepted: u64,
+    pub connections_active: u64,
+    pub connections_handled: u64,
+    pub connections_reading: u64,
+    pub connections_writing: u64,
+    pub connections_waiting: u64,
+    pub total_requests: u64,
+}
+
+/// A loaded plugin as the Admin API knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginInfo {
+    pub schema: &'static PluginSchema,
+    /// Kong's priority: higher runs earlier.
+    pub priority: i64,
+}
+
+/// What the Admin API is told when it is made.
+pub struct AdminConfig {
+    /// `configuration` of `GET /`, with secrets already hidden.
+    pub configuration: Map<String, Value>,
+    pub plugins: Vec<PluginInfo>,
+    /// Origins (`scheme://host[:port]`) from which a browser may change things.
+    pub gui_origins: Vec<String>,
+    /// When set, every request must bring it.
+    pub token: Option<String>,
+}
+
+/// One request, its body read.
+#[derive(Debug)]
+pub struct Request {
+    pub method: Method,
+    /// Raw, percent-encoded.
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Which listener a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    Admin,
+    /// Read-only and open to monitoring.
+    Status,
+}
+
+/// The Kong version whose behaviour is kept.
+pub const KONG_VERSION: &str = "3.10.0";
+const SERVER: &str = concat!("ringway/", env!("CARGO_PKG_VERSION"));
+
+/// The Admin API of one node.
+pub struct Admin<P: Publish> {
+    store: Arc<Store<P>>,
+    node: Arc<dyn Node>,
+    configuration: Map<String, Value>,
+    plugins: Vec<PluginInfo>,
+    access: Access,
+    admin_paths: Paths,
+    status_paths: Paths,
+    /// Set by an operator who takes the node out of rotation.
+    draining: AtomicBool,
+}
+
+/// A request on its way to the handler of its endpoint.
+struct Call {
+    method: Method,
+    found: Found,
+    query: Vec<Pair>,
+    input: Input,
+}
+
+impl<P: Publish> Admin<P> {
+    pub fn new(config: AdminConfig, store: Arc<Store<P>>, node: Arc<dyn Node>) -> Admin<P> {
+        let loaded = |name: &str| config.plugins.iter().any(|plugin| plugin.schema.name == name);
+        Admin {
+            admin_paths: Paths::admin(&loaded),
+            status_paths: Paths::status(),
+            store,
+            node,
+            configuration: config.configuration,
+            access: Access::new(config.gui_origins, config.token),
+            plugins: config.plugins,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request, surface: Surface) -> Reply {
+        let started = Instant::now();
+        let preflight = (request.method == Method::OPTIONS)
+            .then(|| request.headers.get("access-control-request-headers").cloned())
+            .map(|asked| asked.and_then(|asked| asked.to_str().ok().map(str::to_string)));
+        let origin = self.access.allow_origin(&request.headers);
+        let mut reply = match self.judge(request, surface).await {
+            Ok(reply) => reply,
+            Err(problem) => problem.into_reply(),
+        };
+        if let Some(asked) = preflight.filter(|_| reply.status == StatusCode::NO_CONTENT) {
+            reply = reply.with("Access-Control-Allow-Headers", asked.as_deref().unwrap_or("Content-Type"));
+        }
+        reply
+            .with("Access-Control-Allow-Origin", origin)
+            .with("Access-Control-Allow-Credentials", "true")
+            .with("X-Kong-Admin-Latency", started.elapsed().as_millis())
+            .with("Server", SERVER)
+    }
+
+    async fn judge(&self, request: Request, surface: Surface) -> Result<Reply, Problem> {
+        let paths = match surface {
+            Surface::Admin => {
+                self.access.check(&request.method, &request.headers)?;
+                &self.admin_paths
+            }
+            Surface::Status => &self.status_paths,
+        };
+        if request.method == Method::TRACE {
+            return Err(Problem::Page(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        let has_body = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
+        let format = if has_body { Some(decode::gate(&request.headers)?) } else { None };
+        let Some(found) = paths.find(&request.path) else {
+            return Err(Problem::not_found());
+        };
+        let methods = found.endpoint.methods();
+        if request.method == Method::OPTIONS {
+            let allow = found.endpoint.allow();
+            return Ok(Reply::empty().with("Allow", &allow).with("Access-Control-Allow-Methods", &allow));
+        }
+        if request.method == Method::HEAD && !methods.contains(&"GET") {
+            return Ok(Reply { content_type: Some("text/html"), status: StatusCode::OK, ..Reply::empty() });
+        }
+        // HEAD is GET whose body the server leaves out.
+        let method = if request.method == Method::HEAD { Method::GET } else { request.method };
+        if !methods.contains(&method.as_str()) {
+            return Err(Problem::Plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed".to_string()));
+        }
+        let query = decode::query(&request.query)?;
+        let input = match format {
+            Some(format) => decode::decode(format, request.body).await?,
+            None => Input::default(),
+        };
+        self.dispatch(Call { method, found, query, input }).await
+    }
+
+    async fn dispatch(&self, call: Call) -> Result<Reply, Problem> {
+        match call.found.endpoint {
+            Endpoint::Root => Ok(self.root()),
+            Endpoint::Status => self.status(&call.query),
+            Endpoint::Ready => self.ready(&call),
+            Endpoint::Endpoints => Ok(self.endpoints()),
+            Endpoint::Robots => Ok(Reply::text(StatusCode::OK, "User-agent: *\nDisallow: /")),
+            Endpoint::EnabledPlugins => Ok(self.enabled_plugins()),
+            Endpoint::EntitySchema => self.entity_schema(&call),
+            Endpoint::EntityValidate => self.validate_entity(call),
+            Endpoint::PluginSchema => self.plugin_schema(&call),
+            Endpoint::PluginValidate => self.validate_plugin(call),
+            Endpoint::PluginConfigSchema => self.plugin_config_schema(&call),
+            Endpoint::Tags | Endpoint::Tag => self.tags(&call),
+            Endpoint::Unavailable(_, why) => Err(Problem::bad_request(why)),
+            Endpoint::Collection(entity) => self.collection(entity, call).await,
+            Endpoint::Row(entity) => self.row(entity, call).await,
+            Endpoint::Children(link) => self.children(link, call).await,
+            Endpoint::Child(link) => self.child(link, call).await,
+            Endpoint::Parent(link) => self.parent(link, call).await,
+            Endpoint::Targets(link) => self.targets(link, call).await,
+            Endpoint::TargetsAll(link) => self.targets_all(link, &call),
+            Endpoint::Target(link) => self.target(link, call).await,
+        }
+    }
+
+    /// The schema of a loaded plugin.
+    fn plugin(&self, name: &str) -> Option<&'static PluginSchema> {
+        self.plugins.iter().find(|plugin| plugin.schema.name == name).map(|plugin| plugin.schema)
+    }
+}

@@ -1,0 +1,75 @@
+//! Declarations shown, and inputs checked without being stored (spec/admin-api.md sections 7.5 and 7.6).
+
+use crate::control::admin::Admin;
+use crate::control::admin::Call;
+use crate::control::admin::crud;
+use crate::control::admin::problem::Problem;
+use crate::control::admin::reply::Reply;
+use crate::control::store::Publish;
+use crate::control::store::unix_now_ms;
+use crate::entity::Entity;
+use crate::entity::coerce;
+use crate::entity::complete::Moment;
+use crate::entity::document;
+use crate::entity::plugin;
+use hyper::StatusCode;
+use serde_json::Value;
+use serde_json::json;
+
+impl<P: Publish> Admin<P> {
+    fn entity(&self, call: &Call) -> Result<&'static Entity, Problem> {
+        let name = crud::variable(call, 0)?;
+        let text = name.decoded.as_deref().unwrap_or(&name.raw);
+        let loaded = |entity: &&Entity| entity.needs_plugin.is_none_or(|plugin| self.plugin(plugin).is_some());
+        let missing = || Problem::Plain(StatusCode::NOT_FOUND, format!("No entity named '{text}'"));
+        crate::entity::find(text).filter(loaded).ok_or_else(missing)
+    }
+
+    fn plugin_of(&self, call: &Call) -> Result<&'static crate::entity::PluginSchema, Problem> {
+        let name = crud::variable(call, 0)?;
+        let text = name.decoded.as_deref().unwrap_or(&name.raw);
+        let missing = || Problem::Plain(StatusCode::NOT_FOUND, format!("No plugin named '{text}'"));
+        self.plugin(text).ok_or_else(missing)
+    }
+
+    pub(super) fn entity_schema(&self, call: &Call) -> Result<Reply, Problem> {
+        let record = self.entity(call)?.record;
+        Ok(Reply::json(StatusCode::OK, &document::document(record.fields.iter(), record.checks.iter())))
+    }
+
+    pub(super) fn plugin_schema(&self, call: &Call) -> Result<Reply, Problem> {
+        let schema = self.plugin_of(call)?;
+        let fields = plugin::overrides(schema);
+        Ok(Reply::json(StatusCode::OK, &document::document(fields.iter(), schema.checks.iter())))
+    }
+
+    pub(super) fn plugin_config_schema(&self, call: &Call) -> Result<Reply, Problem> {
+        let schema = self.plugin_of(call)?;
+        Ok(Reply::json(StatusCode::OK, &document::record_document(&schema.config, &[])))
+    }
+
+    pub(super) fn validate_entity(&self, call: Call) -> Result<Reply, Problem> {
+        let entity = self.entity(&call)?;
+        self.validate(entity, call)
+    }
+
+    pub(super) fn validate_plugin(&self, call: Call) -> Result<Reply, Problem> {
+        self.validate(&plugin::PLUGINS, call)
+    }
+
+    /// As an insert that looks nothing up and stores nothing.
+    fn validate(&self, entity: &Entity, call: Call) -> Result<Reply, Problem> {
+        let mut fields = call.input.fields;
+        if call.input.untyped
+            && let Value::Object(typed) = coerce::infer_blindly(Value::Object(std::mem::take(&mut fields)))
+        {
+            fields = typed;
+        }
+        if entity.ttl {
+            fields.remove("ttl");
+        }
+        let moment = Moment { now_ms: unix_now_ms() };
+        entity.create(fields, moment, &|name| self.plugin(name)).map_err(Problem::Schema)?;
+        Ok(Reply::json(StatusCode::OK, &json!({ "message": "schema validation successful" })))
+    }
+}

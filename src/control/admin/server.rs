@@ -1,0 +1,252 @@
+//! The listeners of the Admin API: TCP and Unix sockets, HTTP/1.1 with keep-alive, an orderly end.
+//! Owns: sockets and the reading of bodies. Never: knows what a request means (that is `Admin`).
+//! Always: a socket file is reachable by its owner alone from the moment it has its name.
+
+use crate::control::admin::Admin;
+use crate::control::admin::Request;
+use crate::control::admin::Surface;
+use crate::control::admin::problem::Problem;
+use crate::control::store::Publish;
+use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::limits::ADMIN_HEAD_MS_MAX;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use http_body_util::LengthLimitError;
+use http_body_util::Limited;
+use hyper::Method;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpListener;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The running listeners; they end with `stop`, or at once when this is dropped.
+pub struct AdminServer {
+    local: Vec<Listen>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl AdminServer {
+    /// Binds every address, then serves. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound, by name; then nothing is served.
+    pub fn start<P: Publish>(admin: Arc<Admin<P>>, listen: &[(Listen, Surface)]) -> io::Result<AdminServer> {
+        let mut sockets = Vec::new();
+        for (address, surface) in listen {
+            sockets.push((bind(address)?, *surface));
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut server = AdminServer { local: Vec::new(), stop, tasks: JoinSet::new() };
+        for (socket, surface) in sockets {
+            server.local.push(socket.local()?);
+            server.tasks.spawn(accept(socket, surface, admin.clone(), stopped.clone()));
+        }
+        Ok(server)
+    }
+
+    /// The addresses in the order in which they were given, with the ports that the system chose.
+    pub fn local_addrs(&self) -> &[Listen] {
+        &self.local
+    }
+
+    /// Accepts nothing more, lets requests in progress finish for as long as `patience`.
+    pub async fn stop(mut self, patience: Duration) {
+        // Nobody listens any more when every task has ended by itself.
+        let _ = self.stop.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!("admin requests still running after {} ms were cut off", patience.as_millis());
+        }
+    }
+}
+
+fn bind(address: &Listen) -> io::Result<Socket> {
+    let named = |name: String| {
+        move |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
+    };
+    match address {
+        Listen::Tcp(address) => {
+            let name = named(address.to_string());
+            let socket = std::net::TcpListener::bind(address).map_err(&name)?;
+            socket.set_nonblocking(true).map_err(&name)?;
+            TcpListener::from_std(socket).map(Socket::Tcp).map_err(name)
+        }
+        Listen::Unix(path) => bind_unix(path).map_err(named(format!("unix:{}", path.display()))),
+    }
+}
+
+/// Binds in a private directory and moves the finished socket into place, over a dead one if there is one.
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is listening there"));
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !is_socket(&found)) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+    }
+    let private = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let inner = private.join("s");
+    let bound = (|| {
+        let socket = std::os::unix::net::UnixListener::bind(&inner)?;
+        socket.set_nonblocking(true)?;
+        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&inner, path)?;
+        UnixListener::from_std(socket)
+    })();
+    // What is left of the private directory holds nothing; failing to remove it must not fail the start.
+    let _ = std::fs::remove_dir_all(&private);
+    Ok(Socket::Unix(bound?, path.to_path_buf()))
+}
+
+fn is_socket(found: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    found.file_type().is_socket()
+}
+
+impl Socket {
+    fn local(&self) -> io::Result<Listen> {
+        match self {
+            Socket::Tcp(socket) => socket.local_addr().map(Listen::Tcp),
+            Socket::Unix(_, path) => Ok(Listen::Unix(path.clone())),
+        }
+    }
+}
+
+async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P>>, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Finished connections are collected as new ones come, so that their number does not grow without bound.
+        while connections.try_join_next().is_some() {}
+        let stopped = stop.clone();
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stop.changed() => break,
+        };
+        match accepted {
+            Ok(Stream::Tcp(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
+            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
+            Err(error) => {
+                tracing::warn!("an admin connection could not be accepted: {error}");
+                // Out of descriptors: some must be given back before the next try makes sense.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+    }
+    if let Socket::Unix(socket, path) = socket {
+        drop(socket);
+        let _ = std::fs::remove_file(path);
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Socket::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Socket::Unix(socket, _) => Ok(Stream::Unix(socket.accept().await?.0)),
+        }
+    }
+}
+
+async fn serve<P: Publish>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    surface: Surface,
+    admin: Arc<Admin<P>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(respond(admin, surface, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(ADMIN_HEAD_MS_MAX))
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        _ = stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!("an admin connection ended early: {error}");
+    }
+}
+
+async fn respond<P: Publish>(
+    admin: Arc<Admin<P>>,
+    surface: Surface,
+    request: hyper::Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = match head.method {
+        Method::POST | Method::PUT | Method::PATCH => match read(body).await {
+            Ok(body) => body,
+            Err(problem) => return problem.into_reply().into_response(),
+        },
+        // What other methods carry is of no interest, however large.
+        _ => Bytes::new(),
+    };
+    let request = Request {
+        method: head.method,
+        path: head.uri.path().to_string(),
+        query: head.uri.query().unwrap_or_default().to_string(),
+        headers: head.headers,
+        body,
+    };
+    admin.answer(request, surface).await.into_response()
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Problem> {
+    match Limited::new(body, ADMIN_BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::Page(StatusCode::PAYLOAD_TOO_LARGE)),
+        Err(_) => Err(Problem::bad_request("the request body could not be read")),
+    }
+}

@@ -1,0 +1,185 @@
+//! A whole Admin API over a store in a temporary directory and a data plane that only remembers. For tests.
+
+use crate::control::admin::Admin;
+use crate::control::admin::AdminConfig;
+use crate::control::admin::Counters;
+use crate::control::admin::Node;
+use crate::control::admin::PluginInfo;
+use crate::control::admin::Request;
+use crate::control::admin::Surface;
+use crate::control::admin::reply::Reply;
+use crate::control::store::Applied;
+use crate::control::store::Opened;
+use crate::control::store::Publish;
+use crate::control::store::Refusal;
+use crate::control::store::Store;
+use crate::entity::PluginSchema;
+use crate::entity::RowChange;
+use crate::entity::schema::Field;
+use crate::entity::validators::Check;
+use crate::strs;
+use hyper::HeaderMap;
+use hyper::Method;
+use hyper::header::HeaderName;
+use hyper::header::HeaderValue;
+use serde_json::Map;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use uuid::Uuid;
+
+/// Remembers what was posted; refuses routes that have the path `/refused`.
+#[derive(Default)]
+pub struct Fake {
+    pub posted: Mutex<Vec<(u64, Vec<RowChange>)>>,
+}
+
+impl Publish for Fake {
+    type Prepared = (u64, Vec<RowChange>);
+    type Acks = u64;
+
+    fn prepare(&self, version: u64, changes: &[RowChange]) -> Result<Self::Prepared, Vec<Refusal>> {
+        let refused = |row: &Map<String, Value>| row.get("paths") == Some(&serde_json::json!(["/refused"]));
+        let refusals: Vec<Refusal> = changes
+            .iter()
+            .filter(|change| change.row.as_ref().is_some_and(refused))
+            .map(|change| Refusal {
+                entity: change.entity,
+                id: change.id,
+                field: "paths.1".to_string(),
+                message: "does not compile".to_string(),
+            })
+            .collect();
+        if refusals.is_empty() { Ok((version, changes.to_vec())) } else { Err(refusals) }
+    }
+
+    fn post(&self, prepared: Self::Prepared) -> u64 {
+        let version = prepared.0;
+        self.posted.lock().unwrap().push(prepared);
+        version
+    }
+
+    async fn wait(version: u64) -> Applied {
+        Applied { version, late: Vec::new() }
+    }
+}
+
+pub struct FakeNode;
+
+impl Node for FakeNode {
+    fn id(&self) -> Uuid {
+        Uuid::nil()
+    }
+    fn hostname(&self) -> String {
+        "node".to_string()
+    }
+    fn cores(&self) -> Vec<Value> {
+        vec![serde_json::json!({ "core": 0, "version": 0 })]
+    }
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+    fn memory_bytes(&self) -> u64 {
+        5 << 20
+    }
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+const KEY_NAME: Field = Field::string("").check(Check::HeaderName);
+static KEY_AUTH: PluginSchema = PluginSchema::new(
+    "key-auth",
+    &[
+        Field::array("key_names", &KEY_NAME).required().default_strs(&["apikey"]),
+        Field::boolean("hide_credentials").required().default_bool(false),
+        Field::string("anonymous"),
+        Field::boolean("key_in_header").required().default_bool(true),
+        Field::boolean("key_in_query").required().default_bool(true),
+        Field::boolean("key_in_body").required().default_bool(false),
+        Field::boolean("run_on_preflight").required().default_bool(true),
+        Field::string("realm").optional(),
+    ],
+)
+.no_consumer();
+static CORRELATION_ID: PluginSchema = PluginSchema::new(
+    "correlation-id",
+    &[
+        Field::string("header_name").default_str("Kong-Request-ID"),
+        Field::string("generator").required().default_str("uuid#counter").one_of(strs![
+            "uuid",
+            "uuid#counter",
+            "tracker"
+        ]),
+        Field::boolean("echo_downstream").required().default_bool(false),
+    ],
+);
+static REQUEST_TERMINATION: PluginSchema = PluginSchema::new(
+    "request-termination",
+    &[
+        Field::integer("status_code").required().default_int(503).between(100, 599),
+        Field::string("message"),
+        Field::string("content_type"),
+        Field::string("body"),
+        Field::boolean("echo").required().default_bool(false),
+        Field::string("trigger"),
+    ],
+)
+.config_rule(message_or_body);
+
+fn message_or_body(config: &Map<String, Value>) -> Result<(), String> {
+    let set = |name: &str| config.get(name).is_some_and(|value| !value.is_null());
+    if set("message") && (set("content_type") || set("body")) {
+        return Err("message cannot be used with content_type or body".to_string());
+    }
+    Ok(())
+}
+
+pub fn plugins() -> Vec<PluginInfo> {
+    vec![
+        PluginInfo { schema: &KEY_AUTH, priority: 1250 },
+        PluginInfo { schema: &CORRELATION_ID, priority: 100_001 },
+        PluginInfo { schema: &REQUEST_TERMINATION, priority: 2 },
+    ]
+}
+
+pub async fn store(directory: &Path) -> Arc<Store<Fake>> {
+    Opened::open(&directory.join("store.db")).await.unwrap().into_store(Fake::default())
+}
+
+pub fn admin(store: Arc<Store<Fake>>) -> Admin<Fake> {
+    let config =
+        AdminConfig { configuration: Map::new(), plugins: plugins(), gui_origins: Vec::new(), token: None };
+    Admin::new(config, store, Arc::new(FakeNode))
+}
+
+/// Asks for a path (with its query) with headers and a body.
+pub async fn ask(admin: &Admin<Fake>, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    let request = Request {
+        method: Method::from_bytes(method.as_bytes()).unwrap(),
+        path: path.to_string(),
+        query: query.to_string(),
+        headers: map,
+        body: body.as_bytes().to_vec().into(),
+    };
+    admin.answer(request, Surface::Admin).await
+}
+
+/// Sends JSON, gives status and body.
+pub async fn json(admin: &Admin<Fake>, method: &str, target: &str, body: Value) -> (u16, Value) {
+    let headers: &[(&str, &str)] = &[("content-type", "application/json")];
+    let reply = ask(admin, method, target, headers, &body.to_string()).await;
+    (reply.status.as_u16(), serde_json::from_str(&reply.body).unwrap_or_default())
+}
+
+/// Gets, gives status and body.
+pub async fn get(admin: &Admin<Fake>, target: &str) -> (u16, Value) {
+    let reply = ask(admin, "GET", target, &[], "").await;
+    (reply.status.as_u16(), serde_json::from_str(&reply.body).unwrap_or_default())
+}
