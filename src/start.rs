@@ -69,7 +69,8 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     let (mut control, initial) = Control::open(&settings, node, ends, acknowledged)?;
 
     let mut cores = Vec::new();
-    for (index, ((mailbox, counters), listeners)) in mailboxes.into_iter().zip(counters).zip(bound.sockets).enumerate() {
+    for (index, ((mailbox, counters), listeners)) in mailboxes.into_iter().zip(counters).zip(bound.sockets).enumerate()
+    {
         let seed = Seed {
             index,
             cpu: cpus.get(index % cpus.len().max(1)).copied(),

@@ -210,7 +210,9 @@ mod tests {
         let id = "7".repeat(32);
         assert_eq!(
             line(b"GET /x HTTP/1.1", b"", b"curl/8"),
-            format!("127.0.0.1 - - [23/Nov/2025:02:07:00 -0330] \"GET /x HTTP/1.1\" 200 12 \"-\" \"curl/8\" kong_request_id: \"{id}\"\n")
+            format!(
+                "127.0.0.1 - - [23/Nov/2025:02:07:00 -0330] \"GET /x HTTP/1.1\" 200 12 \"-\" \"curl/8\" kong_request_id: \"{id}\"\n"
+            )
         );
     }
 
