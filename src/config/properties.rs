@@ -252,7 +252,7 @@ mod tests {
             ("plugins", r#"["bundled"]"#),
             ("admin_token", "null"),
             ("dns_valid_ttl", "null"),
-            ("dns_order", r#"["LAST","SRV","A","CNAME"]"#),
+            ("dns_order", r#"["LAST","A","CNAME"]"#),
             ("router_flavor", r#""traditional_compatible""#),
             ("stream_listen", r#"["off"]"#),
         ] {
