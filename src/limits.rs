@@ -18,3 +18,5 @@ pub const FILTER_TAGS_MAX: usize = 5;
 pub const TTL_SECONDS_MAX: u64 = 100_000_000;
 /// How long a client of the Admin API may take for a request head, in milliseconds.
 pub const ADMIN_HEAD_MS_MAX: u64 = 10_000;
+/// How long a client of the Admin API may take for a whole request body, in milliseconds.
+pub const ADMIN_BODY_MS_MAX: u64 = 60_000;

@@ -59,10 +59,10 @@ pub fn overrides(schema: &'static PluginSchema) -> Vec<Field> {
     let scopes = [
         (
             schema.consumer_scope,
-            Field::owned_by("consumer", "consumers"),
+            Field::foreign("consumer", "consumers"),
         ),
-        (schema.route_scope, Field::owned_by("route", "routes")),
-        (schema.service_scope, Field::owned_by("service", "services")),
+        (schema.route_scope, Field::foreign("route", "routes")),
+        (schema.service_scope, Field::foreign("service", "services")),
     ];
     let mut fields: Vec<Field> = scopes
         .into_iter()

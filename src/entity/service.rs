@@ -105,8 +105,9 @@ const fn only_with_tls(field: &'static str) -> EntityCheck {
 
 /// `url` into protocol, host, port and path; what cannot be split is left to the rules of these four.
 fn split_url(url: &Value) -> Map<String, Value> {
+    // No URL at all is a bad protocol and a bad path, as if it had been spelled out.
     let Some(url) = url.as_str() else {
-        return four(Value::Null, Value::Null, 80.into(), "".into());
+        return four("null".into(), Value::Null, 80.into(), "null".into());
     };
     let scheme = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme));
     let (scheme, rest) = match scheme {
@@ -268,6 +269,6 @@ mod tests {
             80,
             "80".into(),
         );
-        check(none.clone(), none.clone(), none.clone(), 80, "".into());
+        check(none.clone(), "null".into(), none.clone(), 80, "null".into());
     }
 }

@@ -137,7 +137,9 @@ fn check_nested(record: &Record, row: &Map<String, Value>, write: Write) -> Resu
     if !found.is_empty() {
         return Err(Violation::Record(found));
     }
-    record.custom.map_or(Ok(()), |run| run(row).map_err(Violation::Text))
+    record
+        .custom
+        .map_or(Ok(()), |run| run(row).map_err(Violation::Text))
 }
 
 fn check_elements(
@@ -190,7 +192,11 @@ fn check_reference(entity: &str, value: &Value, write: Write) -> Result<(), Viol
     };
     let mut found = Violations::default();
     let referenced = crate::entity::find(entity);
-    let others = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "id");
+    let others = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| *name != "id");
     for (name, item) in others {
         let verdict = match referenced.and_then(|entity| entity.field(name)) {
             Some(field) if item.is_null() && field.is_required() => Ok(()),

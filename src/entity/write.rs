@@ -130,13 +130,17 @@ impl Entity {
         &self,
         variant: &Variant,
         fields: &[Field],
-        row: Map<String, Value>,
+        mut row: Map<String, Value>,
         write: Write,
     ) -> Result<Map<String, Value>, Violations> {
         let checks = self.record.checks.iter().chain(variant.checks);
         let found = validate::check_record(fields.iter(), checks, &row, write);
         if !found.is_empty() {
             return Err(found);
+        }
+        // Once more, now that defaults stand where nothing was sent.
+        if let Some(normalise) = self.normalise {
+            normalise(&mut row);
         }
         Ok(complete::canonical(fields.iter(), row))
     }

@@ -8,6 +8,7 @@ use crate::control::admin::Surface;
 use crate::control::admin::problem::Problem;
 use crate::control::store::Publish;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::limits::ADMIN_BODY_MS_MAX;
 use crate::limits::ADMIN_HEAD_MS_MAX;
 use http_body_util::BodyExt;
 use http_body_util::Full;
@@ -16,6 +17,7 @@ use http_body_util::Limited;
 use hyper::Method;
 use hyper::Response;
 use hyper::StatusCode;
+use hyper::body::Body;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -62,16 +64,25 @@ impl AdminServer {
     ///
     /// # Errors
     /// The first address that cannot be bound, by name; then nothing is served.
-    pub fn start<P: Publish>(admin: Arc<Admin<P>>, listen: &[(Listen, Surface)]) -> io::Result<AdminServer> {
+    pub fn start<P: Publish>(
+        admin: Arc<Admin<P>>,
+        listen: &[(Listen, Surface)],
+    ) -> io::Result<AdminServer> {
         let mut sockets = Vec::new();
         for (address, surface) in listen {
             sockets.push((bind(address)?, *surface));
         }
         let (stop, stopped) = watch::channel(false);
-        let mut server = AdminServer { local: Vec::new(), stop, tasks: JoinSet::new() };
+        let mut server = AdminServer {
+            local: Vec::new(),
+            stop,
+            tasks: JoinSet::new(),
+        };
         for (socket, surface) in sockets {
             server.local.push(socket.local()?);
-            server.tasks.spawn(accept(socket, surface, admin.clone(), stopped.clone()));
+            server
+                .tasks
+                .spawn(accept(socket, surface, admin.clone(), stopped.clone()));
         }
         Ok(server)
     }
@@ -87,14 +98,19 @@ impl AdminServer {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, ended).await.is_err() {
-            tracing::warn!("admin requests still running after {} ms were cut off", patience.as_millis());
+            tracing::warn!(
+                "admin requests still running after {} ms were cut off",
+                patience.as_millis()
+            );
         }
     }
 }
 
 fn bind(address: &Listen) -> io::Result<Socket> {
     let named = |name: String| {
-        move |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
+        move |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
+        }
     };
     match address {
         Listen::Tcp(address) => {
@@ -110,10 +126,16 @@ fn bind(address: &Listen) -> io::Result<Socket> {
 /// Binds in a private directory and moves the finished socket into place, over a dead one if there is one.
 fn bind_unix(path: &Path) -> io::Result<Socket> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is listening there"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process is listening there",
+        ));
     }
     if std::fs::symlink_metadata(path).is_ok_and(|found| !is_socket(&found)) {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        ));
     }
     let private = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::DirBuilder::new().mode(0o700).create(&private)?;
@@ -144,7 +166,12 @@ impl Socket {
     }
 }
 
-async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P>>, mut stop: watch::Receiver<bool>) {
+async fn accept<P: Publish>(
+    socket: Socket,
+    surface: Surface,
+    admin: Arc<Admin<P>>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         // Finished connections are collected as new ones come, so that their number does not grow without bound.
@@ -155,8 +182,12 @@ async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok(Stream::Tcp(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
-            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
+            Ok(Stream::Tcp(stream)) => {
+                connections.spawn(serve(stream, surface, admin.clone(), stopped))
+            }
+            Ok(Stream::Unix(stream)) => {
+                connections.spawn(serve(stream, surface, admin.clone(), stopped))
+            }
             Err(error) => {
                 tracing::warn!("an admin connection could not be accepted: {error}");
                 // Out of descriptors: some must be given back before the next try makes sense.
@@ -244,9 +275,19 @@ async fn respond<P: Publish>(
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Problem> {
-    match Limited::new(body, ADMIN_BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::Page(StatusCode::PAYLOAD_TOO_LARGE)),
-        Err(_) => Err(Problem::bad_request("the request body could not be read")),
+    const TOO_LARGE: Problem = Problem::Page(StatusCode::PAYLOAD_TOO_LARGE);
+    // Announced as too large: not read at all.
+    if body.size_hint().lower() > ADMIN_BODY_BYTES_MAX as u64 {
+        return Err(TOO_LARGE);
+    }
+    let whole = Limited::new(body, ADMIN_BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(Duration::from_millis(ADMIN_BODY_MS_MAX), whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),
+        Ok(Err(_)) => Err(Problem::bad_request("the request body could not be read")),
+        Err(_) => {
+            let text = format!("the request body did not arrive within {ADMIN_BODY_MS_MAX} ms");
+            Err(Problem::Plain(StatusCode::REQUEST_TIMEOUT, text))
+        }
     }
 }

@@ -63,9 +63,16 @@ pub enum Conflict {
     /// Another row has these values.
     Unique(Map<String, Value>),
     /// The row referred to does not exist.
-    Dangling { field: &'static str, entity: &'static str, id: Value },
+    Dangling {
+        field: &'static str,
+        entity: &'static str,
+        id: Value,
+    },
     /// A row still refers to the one being deleted.
-    Referenced { child: &'static str, parent: &'static str },
+    Referenced {
+        child: &'static str,
+        parent: &'static str,
+    },
 }
 
 /// Position of an entity in `ENTITIES`.
@@ -104,18 +111,32 @@ impl Tables {
     }
 
     pub fn get(&self, entity: &Entity, id: Uuid) -> Option<Arc<Entry>> {
-        self.table(entity)?.rows.get(&id).filter(|entry| self.alive(entry)).cloned()
+        self.table(entity)?
+            .rows
+            .get(&id)
+            .filter(|entry| self.alive(entry))
+            .cloned()
     }
 
     /// The row whose unique field has this value.
     pub fn find(&self, entity: &Entity, field: &str, value: &str) -> Option<Uuid> {
-        let unique = entity.record.fields.iter().filter(|field| field.unique).position(|found| found.name == field)?;
+        let unique = entity
+            .record
+            .fields
+            .iter()
+            .filter(|field| field.unique)
+            .position(|found| found.name == field)?;
         let key = (entity.unique_together.len() + unique) as KeyIdx;
         self.holder(entity, key, value)
     }
 
     /// The row whose group of fields has the values that `row` has.
-    pub fn find_together(&self, entity: &Entity, group: usize, row: &Map<String, Value>) -> Option<Uuid> {
+    pub fn find_together(
+        &self,
+        entity: &Entity,
+        group: usize,
+        row: &Map<String, Value>,
+    ) -> Option<Uuid> {
         let names = entity.unique_together.get(group)?;
         self.holder(entity, group as KeyIdx, &group_text(names, row))
     }
@@ -126,20 +147,38 @@ impl Tables {
     }
 
     /// Rows in order of id, those after `after`.
-    pub fn page(&self, entity: &Entity, after: Option<Uuid>, size: usize, tags: Option<&TagFilter>) -> Page<Arc<Entry>> {
+    pub fn page(
+        &self,
+        entity: &Entity,
+        after: Option<Uuid>,
+        size: usize,
+        tags: Option<&TagFilter>,
+    ) -> Page<Arc<Entry>> {
         let Some(table) = self.table(entity) else {
-            return Page { rows: Vec::new(), more: false };
+            return Page {
+                rows: Vec::new(),
+                more: false,
+            };
         };
-        let all = || table.rows.range((after_bound(after), Bound::Unbounded)).map(|(id, _)| *id);
+        let all = || {
+            table
+                .rows
+                .range((after_bound(after), Bound::Unbounded))
+                .map(|(id, _)| *id)
+        };
         let tagged = |tag: &str, id: Uuid| table.tags.contains_key(&(Arc::from(tag), id));
         match tags {
             None => self.take(entity, all(), size),
-            Some(TagFilter::All(wanted)) => {
-                self.take(entity, all().filter(|id| wanted.iter().all(|tag| tagged(tag, *id))), size)
-            }
-            Some(TagFilter::Any(wanted)) => {
-                self.take(entity, all().filter(|id| wanted.iter().any(|tag| tagged(tag, *id))), size)
-            }
+            Some(TagFilter::All(wanted)) => self.take(
+                entity,
+                all().filter(|id| wanted.iter().all(|tag| tagged(tag, *id))),
+                size,
+            ),
+            Some(TagFilter::Any(wanted)) => self.take(
+                entity,
+                all().filter(|id| wanted.iter().any(|tag| tagged(tag, *id))),
+                size,
+            ),
         }
     }
 
@@ -162,7 +201,10 @@ impl Tables {
         parent: Uuid,
         after: Option<Uuid>,
     ) -> impl Iterator<Item = Uuid> + '_ {
-        let reference = entity.references().position(|reference| reference.field == field).unwrap_or_default() as u8;
+        let reference = entity
+            .references()
+            .position(|reference| reference.field == field)
+            .unwrap_or_default() as u8;
         let start = match after {
             Some(id) => Bound::Excluded((reference, parent, id)),
             None => Bound::Included((reference, parent, Uuid::nil())),
@@ -170,10 +212,18 @@ impl Tables {
         let end = Bound::Included((reference, parent, Uuid::max()));
         // The last possible id has no successor, and an empty range would be a panic.
         let table = self.table(entity).filter(|_| after != Some(Uuid::max()));
-        table.into_iter().flat_map(move |table| table.links.range((start, end))).map(|((_, _, child), ())| *child)
+        table
+            .into_iter()
+            .flat_map(move |table| table.links.range((start, end)))
+            .map(|((_, _, child), ())| *child)
     }
 
-    fn take(&self, entity: &Entity, ids: impl Iterator<Item = Uuid>, size: usize) -> Page<Arc<Entry>> {
+    fn take(
+        &self,
+        entity: &Entity,
+        ids: impl Iterator<Item = Uuid>,
+        size: usize,
+    ) -> Page<Arc<Entry>> {
         let mut rows = Vec::new();
         for entry in ids.filter_map(|id| self.get(entity, id)) {
             if rows.len() == size {
@@ -189,7 +239,9 @@ impl Tables {
         let start = after.map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
         let mut rows = Vec::new();
         for (tagged, ()) in self.tags.range((start, Bound::Unbounded)) {
-            let visible = crate::entity::find(tagged.entity).and_then(|entity| self.get(entity, tagged.id)).is_some();
+            let visible = crate::entity::find(tagged.entity)
+                .and_then(|entity| self.get(entity, tagged.id))
+                .is_some();
             if !visible || tag.is_some_and(|wanted| *tagged.tag != *wanted) {
                 continue;
             }
@@ -204,13 +256,21 @@ impl Tables {
     /// Every row of every entity, parents before children.
     pub fn all(&self) -> impl Iterator<Item = (&'static Entity, Uuid, &Arc<Entry>)> {
         let kinds = ENTITIES.iter().zip(&self.kinds);
-        kinds.flat_map(|(entity, table)| table.rows.iter().map(move |(id, entry)| (*entity, *id, entry)))
+        kinds.flat_map(|(entity, table)| {
+            table
+                .rows
+                .iter()
+                .map(move |(id, entry)| (*entity, *id, entry))
+        })
     }
 
     /// Rows whose time has come.
     pub fn expired(&self) -> Vec<(&'static Entity, Uuid)> {
-        let due = self.expiries.range(..=(self.now_ms, KindIdx::MAX, Uuid::max()));
-        due.map(|((_, kind, id), ())| (ENTITIES[usize::from(*kind)], *id)).collect()
+        let due = self
+            .expiries
+            .range(..=(self.now_ms, KindIdx::MAX, Uuid::max()));
+        due.map(|((_, kind, id), ())| (ENTITIES[usize::from(*kind)], *id))
+            .collect()
     }
 
     /// When the next row expires, in Unix milliseconds.
@@ -227,10 +287,23 @@ impl Tables {
     }
 
     /// Whether the row may stand under `id`: keys free, references alive.
-    pub fn admit(&self, entity: &'static Entity, id: Uuid, row: &Map<String, Value>) -> Result<(), Conflict> {
+    pub fn admit(
+        &self,
+        entity: &'static Entity,
+        id: Uuid,
+        row: &Map<String, Value>,
+    ) -> Result<(), Conflict> {
         for (key, names, value) in unique_keys(entity, row) {
-            if self.holder(entity, key, &value).is_some_and(|holder| holder != id) {
-                let fields = names.iter().map(|name| (name.to_string(), row.get(*name).cloned().unwrap_or_default()));
+            if self
+                .holder(entity, key, &value)
+                .is_some_and(|holder| holder != id)
+            {
+                let fields = names.iter().map(|name| {
+                    (
+                        name.to_string(),
+                        row.get(*name).cloned().unwrap_or_default(),
+                    )
+                });
                 return Err(Conflict::Unique(fields.collect()));
             }
         }
@@ -239,16 +312,29 @@ impl Tables {
                 continue;
             };
             let target = crate::entity::find(reference.entity).zip(reference_id(parent));
-            if target.and_then(|(entity, id)| self.get(entity, id)).is_none() {
+            if target
+                .and_then(|(entity, id)| self.get(entity, id))
+                .is_none()
+            {
                 let id = parent.get("id").cloned().unwrap_or_default();
-                return Err(Conflict::Dangling { field: reference.field, entity: reference.entity, id });
+                return Err(Conflict::Dangling {
+                    field: reference.field,
+                    entity: reference.entity,
+                    id,
+                });
             }
         }
         Ok(())
     }
 
     /// Writes a row and its index entries; what stood under the id is replaced. Admit it first.
-    pub fn put(&mut self, entity: &'static Entity, id: Uuid, row: &Map<String, Value>, expires_at_ms: Option<u64>) {
+    pub fn put(
+        &mut self,
+        entity: &'static Entity,
+        id: Uuid,
+        row: &Map<String, Value>,
+        expires_at_ms: Option<u64>,
+    ) {
         self.remove(entity, id);
         let kind = kind_idx(entity);
         let table = &mut self.kinds[usize::from(kind)];
@@ -262,13 +348,26 @@ impl Tables {
         }
         for tag in tags_of(row) {
             table.tags.insert_mut((tag.clone(), id), ());
-            self.tags.insert_mut(Tagged { id, entity: entity.name, tag }, ());
+            self.tags.insert_mut(
+                Tagged {
+                    id,
+                    entity: entity.name,
+                    tag,
+                },
+                (),
+            );
         }
         if let Some(at_ms) = expires_at_ms {
             self.expiries.insert_mut((at_ms, kind, id), ());
         }
         let body = Value::Object(row.clone()).to_string().into();
-        table.rows.insert_mut(id, Arc::new(Entry { body, expires_at_ms }));
+        table.rows.insert_mut(
+            id,
+            Arc::new(Entry {
+                body,
+                expires_at_ms,
+            }),
+        );
     }
 
     /// Removes a row and its index entries; whether there was one.
@@ -289,7 +388,11 @@ impl Tables {
         }
         for tag in tags_of(&row) {
             table.tags.remove_mut(&(tag.clone(), id));
-            self.tags.remove_mut(&Tagged { id, entity: entity.name, tag });
+            self.tags.remove_mut(&Tagged {
+                id,
+                entity: entity.name,
+                tag,
+            });
         }
         if let Some(at_ms) = entry.expires_at_ms {
             self.expiries.remove_mut(&(at_ms, kind, id));
@@ -298,13 +401,23 @@ impl Tables {
     }
 
     /// The rows that go with a row, the deepest first; or who forbids it.
-    pub fn cascade(&self, parent: &'static Entity, id: Uuid) -> Result<Vec<(&'static Entity, Uuid)>, Conflict> {
+    pub fn cascade(
+        &self,
+        parent: &'static Entity,
+        id: Uuid,
+    ) -> Result<Vec<(&'static Entity, Uuid)>, Conflict> {
         let mut gone = Vec::new();
         for child in ENTITIES.iter().copied() {
-            for reference in child.references().filter(|reference| reference.entity == parent.name) {
+            for reference in child
+                .references()
+                .filter(|reference| reference.entity == parent.name)
+            {
                 for child_id in self.child_ids(child, reference.field, id, None) {
                     if reference.on_delete == OnDelete::Restrict {
-                        return Err(Conflict::Referenced { child: child.name, parent: parent.name });
+                        return Err(Conflict::Referenced {
+                            child: child.name,
+                            parent: parent.name,
+                        });
                     }
                     gone.extend(self.cascade(child, child_id)?);
                     gone.push((child, child_id));
@@ -326,11 +439,17 @@ fn kind_idx(entity: &Entity) -> KindIdx {
 
 /// The id in `{"id": "..."}`.
 pub fn reference_id(reference: &Value) -> Option<Uuid> {
-    reference.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok())
+    reference
+        .get("id")
+        .and_then(Value::as_str)
+        .and_then(|id| Uuid::try_parse(id).ok())
 }
 
 /// The unique keys of a row in the order in which conflicts are reported: groups, then single fields that are set.
-fn unique_keys(entity: &'static Entity, row: &Map<String, Value>) -> Vec<(KeyIdx, Vec<&'static str>, String)> {
+fn unique_keys(
+    entity: &'static Entity,
+    row: &Map<String, Value>,
+) -> Vec<(KeyIdx, Vec<&'static str>, String)> {
     let mut keys = Vec::new();
     for names in entity.unique_together {
         keys.push((keys.len() as KeyIdx, names.to_vec(), group_text(names, row)));
@@ -348,10 +467,18 @@ fn unique_keys(entity: &'static Entity, row: &Map<String, Value>) -> Vec<(KeyIdx
 }
 
 fn group_text(names: &[&str], row: &Map<String, Value>) -> String {
-    names.iter().map(|name| row.get(*name).cloned().unwrap_or_default()).collect::<Value>().to_string()
+    names
+        .iter()
+        .map(|name| row.get(*name).cloned().unwrap_or_default())
+        .collect::<Value>()
+        .to_string()
 }
 
 fn tags_of(row: &Map<String, Value>) -> Vec<Arc<str>> {
-    let tags = row.get("tags").and_then(Value::as_array).into_iter().flatten();
+    let tags = row
+        .get("tags")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     tags.filter_map(Value::as_str).map(Arc::from).collect()
 }

@@ -21,7 +21,11 @@ pub struct Transaction {
 
 impl Transaction {
     pub(super) fn begin(tables: Tables) -> Transaction {
-        let mut transaction = Transaction { tables, touched: Vec::new(), seen: HashSet::new() };
+        let mut transaction = Transaction {
+            tables,
+            touched: Vec::new(),
+            seen: HashSet::new(),
+        };
         for (entity, id) in transaction.tables.expired() {
             transaction.remove(entity, id);
         }
@@ -90,7 +94,9 @@ impl Transaction {
     }
 
     pub(super) fn finish(self) -> (Tables, Vec<RowChange>) {
-        let Transaction { tables, touched, .. } = self;
+        let Transaction {
+            tables, touched, ..
+        } = self;
         let change = |(entity, id): (&'static Entity, Uuid)| RowChange {
             entity: entity.name,
             id,
