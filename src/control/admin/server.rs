@@ -9,6 +9,7 @@ use crate::control::admin::problem::Problem;
 use crate::control::store::Publish;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::limits::ADMIN_BODY_MS_MAX;
+use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::limits::ADMIN_HEAD_MS_MAX;
 use http_body_util::BodyExt;
 use http_body_util::Full;
@@ -174,8 +175,13 @@ async fn accept<P: Publish>(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        // Finished connections are collected as new ones come, so that their number does not grow without bound.
         while connections.try_join_next().is_some() {}
+        if connections.len() >= ADMIN_CONNECTIONS_MAX {
+            tokio::select! {
+                _ = connections.join_next() => {}
+                _ = stop.changed() => break,
+            }
+        }
         let stopped = stop.clone();
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,

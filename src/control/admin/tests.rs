@@ -61,6 +61,19 @@ async fn tcp_and_unix_sockets_answer_and_end_in_order() {
         "{created}"
     );
 
+    let both = "HEAD /services/moesif-service HTTP/1.1\r\nHost: a\r\n\r\n".to_string() + GET;
+    let answers = exchange(tokio::net::TcpStream::connect(tcp).await.unwrap(), &both).await;
+    let (head, whole) = answers.split_once("\r\n\r\n").unwrap();
+    assert!(
+        whole.starts_with("HTTP/1.1 200 OK\r\n"),
+        "HEAD has no body and keeps the connection: {answers}"
+    );
+    let body = whole.split_once("\r\n\r\n").unwrap().1;
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{answers}"
+    );
+
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let shown = exchange(tokio::net::UnixStream::connect(&path).await.unwrap(), GET).await;

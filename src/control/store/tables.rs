@@ -8,6 +8,7 @@ use crate::entity::schema::OnDelete;
 use rpds::RedBlackTreeMapSync;
 use serde_json::Map;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -89,6 +90,23 @@ struct Table {
     tags: RedBlackTreeMapSync<(Arc<str>, Uuid), ()>,
 }
 
+impl Table {
+    /// Rows that have a tag, in order of id.
+    fn with_tag(&self, tag: &str, after: Option<Uuid>) -> impl Iterator<Item = Uuid> + '_ {
+        let tag: Arc<str> = Arc::from(tag);
+        let start = match after {
+            Some(id) => Bound::Excluded((tag.clone(), id)),
+            None => Bound::Included((tag.clone(), Uuid::nil())),
+        };
+        let rows = self
+            .tags
+            .range((start, Bound::Unbounded))
+            .map(|(key, ())| key);
+        rows.take_while(move |(found, _)| *found == tag)
+            .map(|(_, id)| *id)
+    }
+}
+
 /// All rows, at one moment. Rows that have expired by then are invisible.
 #[derive(Clone, Debug)]
 pub struct Tables {
@@ -160,25 +178,34 @@ impl Tables {
                 more: false,
             };
         };
-        let all = || {
-            table
-                .rows
-                .range((after_bound(after), Bound::Unbounded))
-                .map(|(id, _)| *id)
-        };
-        let tagged = |tag: &str, id: Uuid| table.tags.contains_key(&(Arc::from(tag), id));
         match tags {
-            None => self.take(entity, all(), size),
-            Some(TagFilter::All(wanted)) => self.take(
-                entity,
-                all().filter(|id| wanted.iter().all(|tag| tagged(tag, *id))),
-                size,
-            ),
-            Some(TagFilter::Any(wanted)) => self.take(
-                entity,
-                all().filter(|id| wanted.iter().any(|tag| tagged(tag, *id))),
-                size,
-            ),
+            None => {
+                let ids = table.rows.range((after_bound(after), Bound::Unbounded));
+                self.take(entity, ids.map(|(id, _)| *id), size)
+            }
+            Some(TagFilter::All(wanted)) => {
+                let Some((first, others)) = wanted.split_first() else {
+                    return Page {
+                        rows: Vec::new(),
+                        more: false,
+                    };
+                };
+                let has = |id: &Uuid| {
+                    others
+                        .iter()
+                        .all(|tag| table.tags.contains_key(&(Arc::from(&**tag), *id)))
+                };
+                self.take(entity, table.with_tag(first, after).filter(has), size)
+            }
+            Some(TagFilter::Any(wanted)) => {
+                // Of each tag no more rows than the page can need; one more tells whether there is another page.
+                let alive = |id: &Uuid| self.get(entity, *id).is_some();
+                let each = wanted
+                    .iter()
+                    .map(|tag| table.with_tag(tag, after).filter(alive).take(size + 1));
+                let ids: BTreeSet<Uuid> = each.flatten().collect();
+                self.take(entity, ids.into_iter(), size)
+            }
         }
     }
 
@@ -454,14 +481,13 @@ fn unique_keys(
     for names in entity.unique_together {
         keys.push((keys.len() as KeyIdx, names.to_vec(), group_text(names, row)));
     }
-    let mut next = keys.len() as KeyIdx;
-    for field in entity.record.fields.iter().filter(|field| field.unique) {
+    let unique = entity.record.fields.iter().filter(|field| field.unique);
+    for (key, field) in (keys.len() as KeyIdx..).zip(unique) {
         match row.get(field.name) {
             None | Some(Value::Null) => {}
-            Some(Value::String(text)) => keys.push((next, vec![field.name], text.clone())),
-            Some(other) => keys.push((next, vec![field.name], other.to_string())),
+            Some(Value::String(text)) => keys.push((key, vec![field.name], text.clone())),
+            Some(other) => keys.push((key, vec![field.name], other.to_string())),
         }
-        next += 1;
     }
     keys
 }
