@@ -1,1 +1,7 @@
+//! The whole gateway from outside: the real binary, curl, nginx and scripted peers.
+//! One file for each theme, one test for each behaviour; what they share is in `harness`.
 
+mod harness;
+
+mod acknowledged;
+mod walkthrough;
