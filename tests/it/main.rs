@@ -4,4 +4,6 @@
 mod harness;
 
 mod acknowledged;
+mod bodies;
+mod forwarding;
 mod walkthrough;
