@@ -4,6 +4,10 @@
 mod harness;
 
 mod acknowledged;
+mod bad_input;
 mod bodies;
+mod broken_upstreams;
+mod faults;
 mod forwarding;
+mod smuggling;
 mod walkthrough;
