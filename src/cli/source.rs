@@ -70,7 +70,7 @@ impl ConfigSource {
             file: self.file.as_deref().zip(text.as_deref()),
             env: &env,
             flags: &self.flags,
-            plugins: crate::start::PLUGIN_NAMES,
+            plugins: &crate::start::plugin_names(),
         };
         Settings::load(sources).map_err(SourceError::Invalid)
     }

@@ -16,7 +16,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ConnectionConfig;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::config::NameServerConfig;
 use hickory_resolver::config::ResolveHosts;
@@ -24,9 +23,13 @@ use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::task::AbortHandle;
 
+use crate::config::DnsRecord;
 use crate::config::Settings;
 use crate::state::delta::NameUpdate;
 use crate::state::spec::Resolution;
+
+/// No name is asked for more often.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Where news of names goes.
 pub type OnNews = Arc<dyn Fn(NameUpdate) + Send + Sync>;
@@ -38,6 +41,8 @@ pub struct Rules {
     pub ipv6: bool,
     /// `dns_valid_ttl`: replaces the time to live of every answer.
     pub valid_ttl: Option<Duration>,
+    /// `dns_stale_ttl`: how long addresses whose time has passed stay in use while no server answers.
+    pub stale_ttl: Duration,
     /// `dns_not_found_ttl`: until a name that does not exist is asked for again.
     pub not_found_ttl: Duration,
     /// `dns_error_ttl`: until a failed question is repeated.
@@ -64,11 +69,12 @@ impl Names {
     /// Reads the hosts file and the system's resolver configuration. Without a usable one, only the hosts file resolves.
     pub fn new(settings: &Settings, on_news: OnNews) -> Self {
         let rules = Rules {
-            ipv4: settings.dns_ipv4,
-            ipv6: settings.dns_ipv6,
-            valid_ttl: settings.dns_valid_ttl_s.map(Duration::from_secs),
-            not_found_ttl: Duration::from_secs(settings.dns_not_found_ttl_s),
-            error_ttl: Duration::from_secs(settings.dns_error_ttl_s.max(1)),
+            ipv4: settings.dns_order.contains(&DnsRecord::A),
+            ipv6: settings.dns_order.contains(&DnsRecord::Aaaa),
+            valid_ttl: settings.dns_valid_ttl_ms.map(Duration::from_millis),
+            stale_ttl: Duration::from_millis(settings.dns_stale_ttl_ms),
+            not_found_ttl: Duration::from_millis(settings.dns_not_found_ttl_ms).max(SHORTEST),
+            error_ttl: Duration::from_millis(settings.dns_error_ttl_ms).max(SHORTEST),
         };
         let dns = build_resolver(settings, &rules).map(Arc::new);
         let dns = dns.inspect_err(|error| {
@@ -126,18 +132,19 @@ impl Names {
     fn watch(self: &Arc<Self>, name: Arc<str>) -> AbortHandle {
         let names = Arc::downgrade(self);
         let watcher = async move {
-            let mut last_good = None;
+            // The last addresses, and until when they may be used.
+            let mut last_good: Option<(Resolution, Instant)> = None;
             while let Some(this) = names.upgrade() {
-                let (answer, valid_for) = this.ask(&name).await;
-                let answer = match (&answer, &last_good) {
-                    (Resolution::Failed(why), Some(good)) => {
-                        tracing::warn!("{name}: {why}; its last addresses stay in use");
-                        Clone::clone(good)
+                let (mut answer, valid_for) = this.ask(&name).await;
+                match (&answer, &last_good) {
+                    (Resolution::Addresses(_), _) => {
+                        last_good = Some((answer.clone(), Instant::now() + valid_for + this.rules.stale_ttl));
                     }
-                    _ => answer,
-                };
-                if matches!(answer, Resolution::Addresses(_)) {
-                    last_good = Some(answer.clone());
+                    (Resolution::Failed(why), Some((good, until))) if Instant::now() < *until => {
+                        tracing::warn!("{name}: {why}; its last addresses stay in use");
+                        answer = good.clone();
+                    }
+                    _ => {}
                 }
                 this.publish(&name, answer);
                 drop(this);
@@ -167,7 +174,7 @@ impl Names {
                     return (Resolution::NotFound, self.rules.not_found_ttl);
                 }
                 let ttl = found.valid_until().saturating_duration_since(Instant::now());
-                let valid_for = self.rules.valid_ttl.unwrap_or(ttl).max(Duration::from_secs(1));
+                let valid_for = self.rules.valid_ttl.unwrap_or(ttl).max(SHORTEST);
                 (Resolution::Addresses(addresses.into()), valid_for)
             }
             Err(error) if error.is_nx_domain() || error.is_no_records_found() => {
@@ -255,7 +262,7 @@ mod tests {
 
     fn rules(ipv4: bool, ipv6: bool) -> Rules {
         let second = Duration::from_secs(1);
-        Rules { ipv4, ipv6, valid_ttl: None, not_found_ttl: second, error_ttl: second }
+        Rules { ipv4, ipv6, valid_ttl: None, stale_ttl: second, not_found_ttl: second, error_ttl: second }
     }
 
     #[test]

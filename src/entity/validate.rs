@@ -94,9 +94,7 @@ fn text(text: &str) -> Violation {
 
 /// `{vault://prefix/path}`
 fn is_vault_reference(text: &str) -> bool {
-    text.strip_prefix("{vault://")
-        .and_then(|rest| rest.strip_suffix('}'))
-        .is_some_and(|path| !path.is_empty())
+    text.strip_prefix("{vault://").and_then(|rest| rest.strip_suffix('}')).is_some_and(|path| !path.is_empty())
 }
 
 fn check_type(field: &Field, value: &Value, write: Write) -> Result<(), Violation> {
@@ -128,44 +126,26 @@ fn check_type(field: &Field, value: &Value, write: Write) -> Result<(), Violatio
 
 fn check_nested(record: &Record, row: &Map<String, Value>, write: Write) -> Result<(), Violation> {
     let aliases = record.shorthands.iter().map(|shorthand| &shorthand.field);
-    let found = check_record(
-        record.fields.iter().chain(aliases),
-        record.checks.iter(),
-        row,
-        write,
-    );
+    let found = check_record(record.fields.iter().chain(aliases), record.checks.iter(), row, write);
     if !found.is_empty() {
         return Err(Violation::Record(found));
     }
     record.custom.map_or(Ok(()), |run| run(row).map_err(Violation::Text))
 }
 
-fn check_elements(
-    element: &Field,
-    value: &Value,
-    not_a_list: &str,
-    write: Write,
-) -> Result<(), Violation> {
+fn check_elements(element: &Field, value: &Value, not_a_list: &str, write: Write) -> Result<(), Violation> {
     let Some(list) = value.as_array() else {
         return Err(text(not_a_list));
     };
     let mut found: Vec<Option<Violation>> = Vec::new();
     for (index, item) in list.iter().enumerate() {
-        let verdict = if item.is_null() {
-            Err(text(REQUIRED))
-        } else {
-            check_field(element, item, write)
-        };
+        let verdict = if item.is_null() { Err(text(REQUIRED)) } else { check_field(element, item, write) };
         if let Err(violation) = verdict {
             found.resize(index, None);
             found.push(Some(violation));
         }
     }
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Violation::List(found))
-    }
+    if found.is_empty() { Ok(()) } else { Err(Violation::List(found)) }
 }
 
 /// The first bad key or value stands for the whole map.
@@ -238,9 +218,7 @@ fn check_rules(field: &Field, value: &Value) -> Result<(), String> {
         check_string(field, string)?;
     }
     if let Some(wanted) = field.contains
-        && value
-            .as_array()
-            .is_some_and(|list| !list.iter().any(|item| item == wanted))
+        && value.as_array().is_some_and(|list| !list.iter().any(|item| item == wanted))
     {
         return Err(format!("expected to contain: {wanted}"));
     }
@@ -329,10 +307,7 @@ fn check_not_one_of(choices: &[Literal], value: &Value) -> Result<(), String> {
 }
 
 fn listed(choices: &[Literal]) -> String {
-    let texts: Vec<String> = choices
-        .iter()
-        .map(|choice| plain(&choice.to_value()))
-        .collect();
+    let texts: Vec<String> = choices.iter().map(|choice| plain(&choice.to_value())).collect();
     texts.join(", ")
 }
 
@@ -348,24 +323,9 @@ fn check_exclusive(subsets: &[&[&str]], value: &Value) -> Result<(), String> {
     let Some(list) = value.as_array() else {
         return Ok(());
     };
-    let has = |subset: &&&[&str]| {
-        subset
-            .iter()
-            .any(|member| list.iter().any(|item| item == member))
-    };
-    let met: Vec<String> = subsets
-        .iter()
-        .filter(has)
-        .map(|subset| format!("({})", quoted(subset)))
-        .collect();
-    if met.len() > 1 {
-        Err(format!(
-            "these sets are mutually exclusive: {}",
-            met.join(", ")
-        ))
-    } else {
-        Ok(())
-    }
+    let has = |subset: &&&[&str]| subset.iter().any(|member| list.iter().any(|item| item == member));
+    let met: Vec<String> = subsets.iter().filter(has).map(|subset| format!("({})", quoted(subset))).collect();
+    if met.len() > 1 { Err(format!("these sets are mutually exclusive: {}", met.join(", "))) } else { Ok(()) }
 }
 
 fn quoted(names: &[&str]) -> String {
@@ -382,36 +342,18 @@ fn run_checks<'a>(
     // What a check itself reports does not keep later checks from running.
     let wrong = found.clone();
     let good = |names: &[&str]| !names.iter().any(|name| wrong.touches(name));
-    let non_empty = |names: &[&str]| {
-        names
-            .iter()
-            .filter(|name| !is_empty(at_path(row, name)))
-            .count()
-    };
+    let non_empty = |names: &[&str]| names.iter().filter(|name| !is_empty(at_path(row, name))).count();
     for check in checks {
         let violated = match check {
             EntityCheck::AtLeastOneOf(names) if good(names) && non_empty(names) == 0 => {
-                let when = if write == Write::Partial {
-                    "when updating, "
-                } else {
-                    ""
-                };
-                format!(
-                    "{when}at least one of these fields must be non-empty: {}",
-                    quoted(names)
-                )
+                let when = if write == Write::Partial { "when updating, " } else { "" };
+                format!("{when}at least one of these fields must be non-empty: {}", quoted(names))
             }
             EntityCheck::OnlyOneOf(names) if good(names) && non_empty(names) != 1 => {
-                format!(
-                    "exactly one of these fields must be non-empty: {}",
-                    quoted(names)
-                )
+                format!("exactly one of these fields must be non-empty: {}", quoted(names))
             }
             EntityCheck::MutuallyExclusive(names) if good(names) && non_empty(names) > 1 => {
-                format!(
-                    "only one or none of these fields must be set: {}",
-                    quoted(names)
-                )
+                format!("only one or none of these fields must be set: {}", quoted(names))
             }
             EntityCheck::MutuallyRequired(names)
                 if good(names) && non_empty(names) != 0 && non_empty(names) != names.len() =>
@@ -444,10 +386,7 @@ fn conditional(rule: &Conditional, row: &Map<String, Value>) -> Option<(String, 
     let wrong = meets(rule.then_match, at_path(row, rule.then_field)).err()?;
     let entity = match rule.then_err {
         Some(text) => text.to_string(),
-        None => format!(
-            "failed conditional validation given value of field '{}'",
-            rule.if_field
-        ),
+        None => format!("failed conditional validation given value of field '{}'", rule.if_field),
     };
     Some((entity, wrong))
 }
@@ -470,11 +409,9 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
             Some(list) if list.len() == wanted => Ok(()),
             _ => Err(format!("length must be {wanted}")),
         },
-        (Match::ElementsNotOneOf(choices), value) => value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .try_for_each(|item| check_not_one_of(choices, item)),
+        (Match::ElementsNotOneOf(choices), value) => {
+            value.as_array().into_iter().flatten().try_for_each(|item| check_not_one_of(choices, item))
+        }
         (Match::Check(check), value) => value.as_str().map_or(Ok(()), |text| check.test(text)),
     }
 }
@@ -482,10 +419,7 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
 /// The value at a dotted path; null when something on the way is missing.
 pub fn at_path<'a>(row: &'a Map<String, Value>, path: &str) -> &'a Value {
     let mut parts = path.split('.');
-    let mut value = parts
-        .next()
-        .and_then(|name| row.get(name))
-        .unwrap_or(&Value::Null);
+    let mut value = parts.next().and_then(|name| row.get(name)).unwrap_or(&Value::Null);
     for part in parts {
         value = value.get(part).unwrap_or(&Value::Null);
     }
@@ -503,10 +437,6 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn distinct(row: &Map<String, Value>, names: &[&str]) -> bool {
-    let values: Vec<&Value> = names
-        .iter()
-        .map(|name| at_path(row, name))
-        .filter(|value| !value.is_null())
-        .collect();
+    let values: Vec<&Value> = names.iter().map(|name| at_path(row, name)).filter(|value| !value.is_null()).collect();
     (1..values.len()).all(|index| !values[..index].contains(&values[index]))
 }

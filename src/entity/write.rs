@@ -21,23 +21,12 @@ impl Entity {
     /// The fields of one variant, in declaration order.
     pub fn fields(&self, variant: &Variant) -> Vec<Field> {
         let own = self.record.fields.iter();
-        let chosen = own.map(|field| {
-            variant
-                .overrides
-                .iter()
-                .find(|other| other.name == field.name)
-                .unwrap_or(field)
-        });
+        let chosen = own.map(|field| variant.overrides.iter().find(|other| other.name == field.name).unwrap_or(field));
         chosen.copied().collect()
     }
 
-    fn variant_of(
-        &self,
-        row: &Map<String, Value>,
-        plugins: PluginLookup<'_>,
-    ) -> Result<Variant, Violations> {
-        self.variant
-            .map_or(Ok(Variant::default()), |decide| decide(row, plugins))
+    fn variant_of(&self, row: &Map<String, Value>, plugins: PluginLookup<'_>) -> Result<Variant, Violations> {
+        self.variant.map_or(Ok(Variant::default()), |decide| decide(row, plugins))
     }
 
     /// Types the strings of a form. `stored` is the row a PATCH is for, which may decide the variant.
@@ -47,20 +36,8 @@ impl Entity {
         stored: Option<&Map<String, Value>>,
         plugins: PluginLookup<'_>,
     ) {
-        let shorthands: Vec<Field> = self
-            .record
-            .shorthands
-            .iter()
-            .map(|shorthand| shorthand.field)
-            .collect();
-        coerce::infer(
-            self.record
-                .fields
-                .iter()
-                .chain(&shorthands)
-                .filter(|field| !abstract_field(field)),
-            input,
-        );
+        let shorthands: Vec<Field> = self.record.shorthands.iter().map(|shorthand| shorthand.field).collect();
+        coerce::infer(self.record.fields.iter().chain(&shorthands).filter(|field| !abstract_field(field)), input);
         let mut chooser = stored.cloned().unwrap_or_default();
         chooser.extend(input.clone());
         if let Ok(variant) = self.variant_of(&chooser, plugins) {

@@ -55,26 +55,33 @@ enum Head {
     Refused(u16, u16),
 }
 
-/// Serves a client until its connection ends.
+/// Serves a client until its connection ends, in whatever way.
 pub async fn serve(core: Rc<Core>, conn: Conn, facts: ConnFacts) {
     core.counters.active.add();
+    if catch(serve_requests(&core, conn, facts)).await.is_none() {
+        core.counters.panics.add();
+    }
+    core.counters.active.sub();
+}
+
+async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts) {
     let deadline = core.deadlines.watch(conn.fd());
     let mut client = Client { deadline, conn, buf: core.buffers.client.take(), extra: Vec::new(), facts };
     let mut first = true;
     let next = loop {
-        if !await_request(&core, &mut client, first).await {
+        if !await_request(core, &mut client, first).await {
             break Next::Close;
         }
         first = false;
         let mut x = core.take_exchange();
-        let next = match read_head(&core, &mut client, &mut x).await {
+        let next = match read_head(core, &mut client, &mut x).await {
             Head::End => Next::Close,
-            Head::Refused(status, text_of) => reply::refuse_head(&core, &mut client, &mut x, status, text_of).await,
-            Head::Complete => match catch(exchange::serve(&core, &mut client, &mut x)).await {
+            Head::Refused(status, text_of) => reply::refuse_head(core, &mut client, &mut x, status, text_of).await,
+            Head::Complete => match catch(exchange::serve(core, &mut client, &mut x)).await {
                 Some(next) => next,
                 None => {
                     core.counters.panics.add();
-                    reply::after_panic(&core, &mut client, &mut x).await
+                    reply::after_panic(core, &mut client, &mut x).await
                 }
             },
         };
@@ -84,10 +91,9 @@ pub async fn serve(core: Rc<Core>, conn: Conn, facts: ConnFacts) {
         }
     };
     if next == Next::Linger {
-        linger(&core, &mut client).await;
+        linger(core, &mut client).await;
     }
     core.buffers.client.give(std::mem::take(&mut client.buf));
-    core.counters.active.sub();
 }
 
 /// Waits until bytes of a request are there. `false`: the connection ended, or was idle for too long.

@@ -146,23 +146,21 @@ pub async fn serve(core: &Core, client: &mut Client, x: &mut Exchange) -> Next {
         Ok(()) => None,
         Err(fault) => job.answer(fault).await.err(),
     };
-    let next = match fault {
-        Some(Fault::Truncated) => {
-            if job.x.head.version == Version::Http10 {
+    if fault.is_some() && !job.x.answered {
+        job.x.status = 499;
+    }
+    // Before the request leaves the buffer that its texts lie in.
+    job.record();
+    match fault {
+        None => job.finish_body().await,
+        Some(fault) => {
+            // Without a length the end of the connection is the end of the body, unless it is a reset.
+            if fault == Fault::Truncated && job.x.head.version == Version::Http10 {
                 job.client.conn.reset_on_drop();
             }
             Next::Close
         }
-        Some(_) => {
-            if !job.x.answered {
-                job.x.status = 499;
-            }
-            Next::Close
-        }
-        None => job.finish_body().await,
-    };
-    job.record();
-    next
+    }
 }
 
 impl Job<'_> {

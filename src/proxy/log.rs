@@ -16,13 +16,9 @@ impl Job<'_> {
         let src = self.client.buf.bytes();
         let x = &*self.x;
         let text = |known| x.head.fields.get(src, known).unwrap_or_default();
-        // A head that could not be parsed has no request line; what the log shows then is empty, as in nginx.
-        let line_end = src.iter().position(|byte| *byte == b'\r').unwrap_or(src.len());
-        let line = if x.head.len > 0 {
-            &src[x.head.method_span.start as usize..line_end.max(x.head.method_span.end())]
-        } else {
-            &[]
-        };
+        // A head that could not be parsed has no request line to show.
+        let from_line = src.get(x.head.method_span.start as usize..).filter(|_| x.head.len > 0).unwrap_or_default();
+        let line = from_line.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let record = Record {
             unix_ms: self.core.clock.unix_us() / 1000,
             client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),

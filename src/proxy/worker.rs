@@ -249,3 +249,8 @@ fn end(core: &Core, listeners: &[i32]) {
     core.pool.clear();
     core.tick();
 }
+
+/// The CPUs that this process may use.
+pub fn cpus() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}

@@ -105,14 +105,7 @@ fn group_paths(paths: &[String], errors: &mut Errors) -> Vec<PathGroup> {
             errors.add(format!("paths.{}", index + 1), format!("length must be at most {ROUTE_PATH_BYTES_MAX}"));
         } else if let Some(pattern) = path.strip_prefix('~') {
             match PathRegex::compile(pattern) {
-                Ok((regex, literal)) => add_regex(
-                    &mut groups,
-                    RegexPath {
-                        regex,
-                        literal,
-                        position,
-                    },
-                ),
+                Ok((regex, literal)) => add_regex(&mut groups, RegexPath { regex, literal, position }),
                 Err(message) => errors.add(format!("paths.{}", index + 1), message),
             }
         } else {

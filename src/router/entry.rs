@@ -67,16 +67,7 @@ pub(super) fn for_each_entry(
     for (index, matcher) in compiled.matchers.iter().enumerate() {
         let rank = matcher.rank;
         let methods = conditions.methods;
-        let blank = Entry {
-            rank,
-            route: key,
-            matcher: index as u16,
-            position: 0,
-            regex: 0,
-            methods,
-            port: 0,
-            checks,
-        };
+        let blank = Entry { rank, route: key, matcher: index as u16, position: 0, regex: 0, methods, port: 0, checks };
         for_each_path(&matcher.group, blank, |path, entry| {
             if compiled.hosts.is_empty() {
                 file(None, path, entry);
@@ -84,11 +75,7 @@ pub(super) fn for_each_entry(
             for host in &compiled.hosts {
                 let entry = match host.port {
                     None => entry,
-                    Some(port) => Entry {
-                        port,
-                        checks: entry.checks | CHECK_PORT,
-                        ..entry
-                    },
+                    Some(port) => Entry { port, checks: entry.checks | CHECK_PORT, ..entry },
                 };
                 file(Some(&host.name), path, entry);
             }
@@ -98,36 +85,16 @@ pub(super) fn for_each_entry(
 
 fn for_each_path(group: &PathGroup, blank: Entry, mut file: impl FnMut(&[u8], Entry)) {
     match group {
-        PathGroup::Any => file(
-            b"",
-            Entry {
-                checks: blank.checks | NO_PATH,
-                ..blank
-            },
-        ),
+        PathGroup::Any => file(b"", Entry { checks: blank.checks | NO_PATH, ..blank }),
         PathGroup::Plain(paths) => {
             for path in paths {
-                file(
-                    &path.bytes,
-                    Entry {
-                        position: path.position,
-                        ..blank
-                    },
-                );
+                file(&path.bytes, Entry { position: path.position, ..blank });
             }
         }
         PathGroup::Regex(paths) => {
             for (index, path) in paths.iter().enumerate() {
                 let (position, regex) = (path.position, index as u16);
-                file(
-                    &path.literal,
-                    Entry {
-                        position,
-                        regex,
-                        checks: blank.checks | CHECK_REGEX,
-                        ..blank
-                    },
-                );
+                file(&path.literal, Entry { position, regex, checks: blank.checks | CHECK_REGEX, ..blank });
             }
         }
     }

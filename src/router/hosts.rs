@@ -92,11 +92,7 @@ impl Hosts {
     pub fn remove(&mut self, host: Option<&HostName>, path: &[u8], entry: &Entry) {
         match host {
             None => {
-                if self
-                    .any
-                    .as_mut()
-                    .is_some_and(|root| root.remove(path, entry))
-                {
+                if self.any.as_mut().is_some_and(|root| root.remove(path, entry)) {
                     self.any = None;
                 }
             }
@@ -113,12 +109,7 @@ impl Hosts {
         }
         if !self.suffixes.is_empty() {
             let skip = host.len().saturating_sub(self.suffixes.longest());
-            for (at, _) in host
-                .iter()
-                .enumerate()
-                .skip(skip)
-                .filter(|(_, byte)| **byte == b'.')
-            {
+            for (at, _) in host.iter().enumerate().skip(skip).filter(|(_, byte)| **byte == b'.') {
                 if let Some(root) = self.suffixes.get(&host[at..]) {
                     search(root);
                 }
@@ -168,8 +159,7 @@ impl Tries {
             root.insert(path, entry);
             return;
         }
-        self.by_name
-            .insert(name.into(), Box::new(Node::new(path, entry)));
+        self.by_name.insert(name.into(), Box::new(Node::new(path, entry)));
         if self.lengths.len() <= name.len() {
             self.lengths.resize(name.len() + 1, 0);
         }
@@ -191,16 +181,12 @@ impl Tries {
 impl Hosts {
     /// The same tries in the same shape, whatever was there before.
     pub fn same_as(&self, other: &Self) -> bool {
-        let tables = [
-            (&self.exact, &other.exact),
-            (&self.suffixes, &other.suffixes),
-            (&self.prefixes, &other.prefixes),
-        ];
+        let tables =
+            [(&self.exact, &other.exact), (&self.suffixes, &other.suffixes), (&self.prefixes, &other.prefixes)];
         let same = |(mine, theirs): &(&Tries, &Tries)| {
             let lengths = mine.lengths.len().max(theirs.lengths.len());
             let names = |tries: &Tries, length| tries.lengths.get(length).copied().unwrap_or(0);
-            mine.by_name == theirs.by_name
-                && (0..lengths).all(|length| names(mine, length) == names(theirs, length))
+            mine.by_name == theirs.by_name && (0..lengths).all(|length| names(mine, length) == names(theirs, length))
         };
         self.any == other.any && tables.iter().all(same)
     }

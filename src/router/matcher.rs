@@ -57,20 +57,11 @@ impl Compiled {
     /// section 6). `path` is the path that was matched. Meant for the plugins that ask: it allocates, and may wait
     /// for another core that uses the same regex in this moment.
     pub fn captures<'a>(&'a self, hit: &Hit, path: &'a [u8]) -> Option<Captures<'a>> {
-        let Some(PathGroup::Regex(members)) = self
-            .matchers
-            .get(usize::from(hit.matcher))
-            .map(|m| &m.group)
-        else {
+        let Some(PathGroup::Regex(members)) = self.matchers.get(usize::from(hit.matcher)).map(|m| &m.group) else {
             return None;
         };
-        let member = members
-            .iter()
-            .find(|member| Some(member.position) == hit.path)?;
-        Some(Captures {
-            path,
-            groups: member.regex.captures(path)?,
-        })
+        let member = members.iter().find(|member| Some(member.position) == hit.path)?;
+        Some(Captures { path, groups: member.regex.captures(path)? })
     }
 }
 
@@ -94,11 +85,7 @@ impl<'a> Captures<'a> {
 
     /// All groups that caught something: number, name if it has one, bytes.
     pub fn iter(&self) -> impl Iterator<Item = (usize, Option<&str>, &'a [u8])> {
-        let names = self
-            .groups
-            .group_info()
-            .pattern_names(PatternID::ZERO)
-            .enumerate();
+        let names = self.groups.group_info().pattern_names(PatternID::ZERO).enumerate();
         names.filter_map(|(group, name)| Some((group, name, self.get(group)?)))
     }
 }
@@ -143,12 +130,7 @@ impl Conditions {
                 rare_methods.push(method.as_bytes().into());
             }
         }
-        Self {
-            methods: mask,
-            rare_methods,
-            headers,
-            snis,
-        }
+        Self { methods: mask, rare_methods, headers, snis }
     }
 
     /// Distinct names, whatever their spelling.
@@ -169,9 +151,7 @@ impl Conditions {
 
     /// Over plain http the names do not count (spec/router.md section 3).
     pub fn accept_sni(&self, https: bool, sni: Option<&[u8]>) -> bool {
-        !https
-            || self.snis.is_empty()
-            || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
+        !https || self.snis.is_empty() || sni.is_some_and(|sni| self.snis.iter().any(|rule| rule.matches(sni)))
     }
 }
 
@@ -211,15 +191,10 @@ impl HeaderRule {
     pub fn compile(name: &str, values: &[String]) -> Result<Self, String> {
         let name = name.to_ascii_lowercase().replace('_', "-").into();
         let values = match values {
-            [only] if only.starts_with("~*") => {
-                HeaderValues::Regex(ValueRegex::compile(&only[2..])?)
+            [only] if only.starts_with("~*") => HeaderValues::Regex(ValueRegex::compile(&only[2..])?),
+            _ => {
+                HeaderValues::OneOf(values.iter().map(|value| value.to_ascii_lowercase().into_bytes().into()).collect())
             }
-            _ => HeaderValues::OneOf(
-                values
-                    .iter()
-                    .map(|value| value.to_ascii_lowercase().into_bytes().into())
-                    .collect(),
-            ),
         };
         Ok(Self { name, values })
     }
@@ -237,9 +212,7 @@ impl HeaderRule {
 impl HeaderValues {
     fn accept(&self, value: &[u8]) -> bool {
         match self {
-            Self::OneOf(accepted) => accepted
-                .iter()
-                .any(|accepted| accepted.eq_ignore_ascii_case(value)),
+            Self::OneOf(accepted) => accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(value)),
             Self::Regex(regex) => regex.is_match(value),
         }
     }

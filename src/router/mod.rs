@@ -106,11 +106,7 @@ impl Route {
             }
         }
         let headers = compiled.conditions.headers.clone().into();
-        Self {
-            compiled,
-            paths: paths.into(),
-            headers,
-        }
+        Self { compiled, paths: paths.into(), headers }
     }
 }
 
@@ -131,9 +127,7 @@ impl Router {
     /// Adds a route. Gives back the one that had this key, so that the caller may have it freed off-core.
     pub fn insert(&mut self, key: RouteKey, compiled: Arc<Compiled>) -> Option<Arc<Compiled>> {
         let replaced = self.remove(key);
-        for_each_entry(key, &compiled, |host, path, entry| {
-            self.hosts.insert(host, path, entry)
-        });
+        for_each_entry(key, &compiled, |host, path, entry| self.hosts.insert(host, path, entry));
         let index = key.0 as usize;
         if index >= self.routes.len() {
             self.routes.resize_with(index + 1, || None);
@@ -146,9 +140,7 @@ impl Router {
     /// Takes a route out and gives it back; None when the key has none.
     pub fn remove(&mut self, key: RouteKey) -> Option<Arc<Compiled>> {
         let route = self.routes.get_mut(key.0 as usize)?.take()?;
-        for_each_entry(key, &route.compiled, |host, path, entry| {
-            self.hosts.remove(host, path, &entry)
-        });
+        for_each_entry(key, &route.compiled, |host, path, entry| self.hosts.remove(host, path, &entry));
         self.len -= 1;
         Some(route.compiled)
     }
@@ -189,14 +181,9 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn visit(&mut self, root: &'a Node) {
         let mut walk = root.walk(self.query.path);
-        while let Some((entries, depth)) =
-            walk.next(self.best.map_or(0, |(best, _)| best.rank.word))
-        {
+        while let Some((entries, depth)) = walk.next(self.best.map_or(0, |(best, _)| best.rank.word)) {
             for entry in entries {
-                if self
-                    .best
-                    .is_some_and(|(best, _)| best.order() >= entry.order())
-                {
+                if self.best.is_some_and(|(best, _)| best.order() >= entry.order()) {
                     break;
                 }
                 if let Some(matched_len) = self.accept(entry, depth) {
@@ -210,14 +197,7 @@ impl<'a> Search<'a> {
     /// The bytes of path that the entry matches, when all its conditions hold. Host, and `depth` bytes of plain path,
     /// are known to match.
     fn accept(&self, entry: &Entry, depth: usize) -> Option<usize> {
-        let Query {
-            method,
-            path,
-            https,
-            sni,
-            headers,
-            ..
-        } = *self.query;
+        let Query { method, path, https, sni, headers, .. } = *self.query;
         if entry.methods & self.method_bit == 0 {
             return None;
         }
@@ -229,9 +209,7 @@ impl<'a> Search<'a> {
         }
         let route = self.routes.get(entry.route.0 as usize)?.as_ref()?;
         let conditions = &route.compiled.conditions;
-        if entry.checks & CHECK_RARE_METHOD != 0
-            && !conditions.accept_method(self.method_bit, method)
-        {
+        if entry.checks & CHECK_RARE_METHOD != 0 && !conditions.accept_method(self.method_bit, method) {
             return None;
         }
         if entry.checks & CHECK_SNI != 0 && !conditions.accept_sni(https, sni) {
@@ -239,14 +217,9 @@ impl<'a> Search<'a> {
         }
         let matched_len = match entry.checks & CHECK_REGEX {
             0 => depth,
-            _ => route
-                .paths
-                .get(usize::from(entry.regex))?
-                .matched_len(path)?,
+            _ => route.paths.get(usize::from(entry.regex))?.matched_len(path)?,
         };
-        if entry.checks & CHECK_HEADERS != 0
-            && !route.headers.iter().all(|rule| rule.matches(headers))
-        {
+        if entry.checks & CHECK_HEADERS != 0 && !route.headers.iter().all(|rule| rule.matches(headers)) {
             return None;
         }
         Some(matched_len)

@@ -68,11 +68,8 @@ impl ValueRegex {
 }
 
 fn parse(pattern: &str, any_case: bool) -> Result<Hir, String> {
-    let mut parser = ParserBuilder::new()
-        .utf8(false)
-        .case_insensitive(any_case)
-        .nest_limit(ROUTE_REGEX_NESTING_MAX)
-        .build();
+    let mut parser =
+        ParserBuilder::new().utf8(false).case_insensitive(any_case).nest_limit(ROUTE_REGEX_NESTING_MAX).build();
     parser.parse(pattern).map_err(|error| match error {
         // The full text of these errors draws the pattern over several lines.
         regex_syntax::Error::Parse(error) => refusal(pattern, error.kind()),
@@ -89,10 +86,7 @@ fn build(hir: &Hir, pattern: &str) -> Result<Regex, String> {
         .hybrid_cache_capacity(ROUTE_REGEX_CACHE_BYTES_MAX);
     let built = Regex::builder().configure(config).build_from_hir(hir);
     built.map_err(|error| match error.size_limit() {
-        Some(limit) => refusal(
-            pattern,
-            &format_args!("compiled, it is larger than {limit} bytes"),
-        ),
+        Some(limit) => refusal(pattern, &format_args!("compiled, it is larger than {limit} bytes")),
         None => refusal(pattern, &error),
     })
 }
@@ -135,15 +129,7 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused_with_one_line() {
-        for pattern in [
-            "/a([",
-            "/a)(b",
-            r"/(?=x)",
-            r"/(a)\1",
-            "/a{2,1}",
-            "(?<n>a)(?<n>b)",
-            &"(".repeat(500),
-        ] {
+        for pattern in ["/a([", "/a)(b", r"/(?=x)", r"/(a)\1", "/a{2,1}", "(?<n>a)(?<n>b)", &"(".repeat(500)] {
             let message = PathRegex::compile(pattern).unwrap_err();
             assert!(message.starts_with("invalid regex: '"), "{message}");
             assert!(!message.contains('\n'), "{message}");

@@ -22,10 +22,7 @@ fn recorded_choices_between_many_routes() {
         ("methodpath", route(10).methods(&["POST"]).paths(&["/a"])),
         ("header", route(11).header("x-v", &["1", "2"])),
         ("headerpath", route(12).header("x-v", &["1"]).paths(&["/a"])),
-        (
-            "two-headers",
-            route(13).header("x-v", &["1"]).header("x-w", &["9"]),
-        ),
+        ("two-headers", route(13).header("x-v", &["1"]).header("x-w", &["9"])),
         ("regex", route(14).paths(&[r"~/a/b\d"])),
         ("regex-hi", route(15).paths(&["~/a/b1"]).regex_priority(10)),
         ("regex-root", route(16).paths(&["~/q"])),
@@ -44,34 +41,12 @@ fn recorded_choices_between_many_routes() {
     w.check(get("p.test:8000", "/"), "hostport", None);
     w.check(get("p.test", "/"), "hostport", None);
     w.check(get("h.test", "/a/b"), "hostpath", Some("/a"));
-    w.check(
-        Request {
-            method: "PURGE",
-            ..get("o.test", "/zzz")
-        },
-        "root",
-        Some("/"),
-    );
-    w.check(
-        Request {
-            method: "POST",
-            ..get("o.test", "/a/b/c")
-        },
-        "methodpath",
-        Some("/a"),
-    );
+    w.check(Request { method: "PURGE", ..get("o.test", "/zzz") }, "root", Some("/"));
+    w.check(Request { method: "POST", ..get("o.test", "/a/b/c") }, "methodpath", Some("/a"));
     w.check(with_header(get("o.test", "/"), "X-V", "1"), "header", None);
     w.check(with_header(get("o.test", "/"), "x-v", "2"), "header", None);
-    w.check(
-        with_header(with_header(get("o.test", "/"), "X-V", "1"), "X-W", "9"),
-        "two-headers",
-        None,
-    );
-    w.check(
-        with_header(get("o.test", "/a/b"), "X-V", "1"),
-        "headerpath",
-        Some("/a"),
-    );
+    w.check(with_header(with_header(get("o.test", "/"), "X-V", "1"), "X-W", "9"), "two-headers", None);
+    w.check(with_header(get("o.test", "/a/b"), "X-V", "1"), "headerpath", Some("/a"));
     w.check(get("o.test", "/a/b2"), "regex", Some("/a/b2"));
     w.check(get("o.test", "/a/b1"), "regex-hi", Some("/a/b1"));
     w.check(get("o.test", "/qq"), "regex-root", Some("/q"));
@@ -81,16 +56,8 @@ fn recorded_choices_between_many_routes() {
 #[test]
 fn recorded_regexes() {
     let w = world(vec![
-        (
-            "rx",
-            route(1)
-                .hosts(&["x.test"])
-                .paths(&[r"~/v(?<ver>\d+)/items"]),
-        ),
-        (
-            "rx2",
-            route(2).hosts(&["y.test"]).paths(&[r"~/user/(\w+)$"]),
-        ),
+        ("rx", route(1).hosts(&["x.test"]).paths(&[r"~/v(?<ver>\d+)/items"])),
+        ("rx2", route(2).hosts(&["y.test"]).paths(&[r"~/user/(\w+)$"])),
         ("rx3", route(3).hosts(&["z.test"]).paths(&["~/z$"])),
     ]);
     w.check(get("x.test", "/v1/items"), "rx", Some("/v1/items"));
@@ -119,16 +86,10 @@ fn recorded_prefixes() {
         ("/r/x", true, true, true),
         ("/r/x/", true, true, true),
     ] {
-        for (host, name, prefix, matched) in [
-            ("m0.test", "slash", "/", slash),
-            ("m1.test", "plain", "/r", plain),
-            ("m2.test", "ended", "/r/", ended),
-        ] {
-            let (want, want_prefix) = if matched {
-                (name, Some(prefix))
-            } else {
-                ("", None)
-            };
+        for (host, name, prefix, matched) in
+            [("m0.test", "slash", "/", slash), ("m1.test", "plain", "/r", plain), ("m2.test", "ended", "/r/", ended)]
+        {
+            let (want, want_prefix) = if matched { (name, Some(prefix)) } else { ("", None) };
             w.check(get(host, path), want, want_prefix);
         }
     }

@@ -20,10 +20,7 @@ use crate::router::twin::Request;
 /// A route and a request that it matches. Of a hundred: one regex, half of the others with hosts (some of them
 /// wildcards or with a port), some with methods, few with a header; and one path in many that is short and common.
 fn random_pair(rng: &mut Rng, index: usize) -> (Rules, Request) {
-    let mut rules = Rules {
-        id: Uuid::from_u128(rng.u128(..)),
-        ..Rules::default()
-    };
+    let mut rules = Rules { id: Uuid::from_u128(rng.u128(..)), ..Rules::default() };
     let mut request = Request {
         method: "GET",
         host: "gateway.example.com".to_owned(),
@@ -40,32 +37,18 @@ fn random_pair(rng: &mut Rng, index: usize) -> (Rules, Request) {
             format!("/{team}/v{}/item-{index}/77/x", index % 7),
         ),
         1 => (format!("/{}", index % 1000), format!("/{}/x", index % 1000)),
-        _ => (
-            format!("/{team}/v{}/item-{index}", index % 7),
-            format!("/{team}/v{}/item-{index}/some/where", index % 7),
-        ),
+        _ => {
+            (format!("/{team}/v{}/item-{index}", index % 7), format!("/{team}/v{}/item-{index}/some/where", index % 7))
+        }
     };
     rules.paths = vec![route];
     request.path = path;
     match index % 20 {
-        0..8 => {
-            (rules.hosts, request.host) = (
-                vec![format!("s{index}.example.com")],
-                format!("s{index}.example.com"),
-            )
-        }
+        0..8 => (rules.hosts, request.host) = (vec![format!("s{index}.example.com")], format!("s{index}.example.com")),
         8 => {
-            (rules.hosts, request.host) = (
-                vec![format!("*.t{index}.example.com")],
-                format!("www.t{index}.example.com"),
-            )
+            (rules.hosts, request.host) = (vec![format!("*.t{index}.example.com")], format!("www.t{index}.example.com"))
         }
-        9 => {
-            (rules.hosts, request.host) = (
-                vec![format!("p{index}.com:8000")],
-                format!("p{index}.com:8000"),
-            )
-        }
+        9 => (rules.hosts, request.host) = (vec![format!("p{index}.com:8000")], format!("p{index}.com:8000")),
         _ => {}
     }
     if rng.u8(..5) == 0 {
@@ -91,10 +74,7 @@ fn find_insert_and_remove() {
         let (rules, requests): (Vec<Rules>, Vec<Request>) =
             (0..count).map(|index| random_pair(&mut rng, index)).unzip();
         let started = Instant::now();
-        let compiled: Vec<Arc<Compiled>> = rules
-            .iter()
-            .map(|rules| Arc::new(compile(rules).unwrap()))
-            .collect();
+        let compiled: Vec<Arc<Compiled>> = rules.iter().map(|rules| Arc::new(compile(rules).unwrap())).collect();
         let compiling = started.elapsed() / count as u32;
         let mut router = Router::new();
         let mut inserts = Vec::with_capacity(count);

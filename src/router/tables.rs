@@ -17,10 +17,7 @@ use crate::router::twin::Request;
 
 /// Rules whose id grows with `id`.
 pub(super) fn route(id: u128) -> Rules {
-    Rules {
-        id: Uuid::from_u128(id),
-        ..Rules::default()
-    }
+    Rules { id: Uuid::from_u128(id), ..Rules::default() }
 }
 
 fn list(values: &[&str]) -> Vec<String> {
@@ -72,11 +69,7 @@ pub(super) fn get(host: &str, path: &str) -> Request {
     }
 }
 
-pub(super) fn with_header(
-    mut request: Request,
-    name: &'static str,
-    value: &'static str,
-) -> Request {
+pub(super) fn with_header(mut request: Request, name: &'static str, value: &'static str) -> Request {
     request.headers.0.push((name, value));
     request
 }
@@ -95,10 +88,7 @@ pub(super) fn world(routes: Vec<(&'static str, Rules)>) -> World {
     for (index, (_, rules)) in routes.iter().enumerate() {
         router.insert(RouteKey(index as u32), compiled(rules));
     }
-    World {
-        names: routes.iter().map(|(name, _)| *name).collect(),
-        router,
-    }
+    World { names: routes.iter().map(|(name, _)| *name).collect(), router }
 }
 
 impl World {
@@ -111,9 +101,7 @@ impl World {
     pub fn check(&self, request: Request, want: &str, want_prefix: Option<&str>) {
         let hit = self.find(&request);
         let got = hit.map_or("", |hit| self.names[hit.route.0 as usize]);
-        let prefix = hit
-            .and_then(|hit| hit.matched_len)
-            .map(|length| &request.path[..length]);
+        let prefix = hit.and_then(|hit| hit.matched_len).map(|length| &request.path[..length]);
         assert_eq!((got, prefix), (want, want_prefix), "{request:?}");
     }
 }
@@ -139,34 +127,12 @@ fn nothing_matches_an_empty_router_or_another_path() {
 #[test]
 fn methods_are_exact() {
     let rules = route(1).methods(&["GET", "PURGE", "FOO"]).paths(&["/"]);
-    for (method, want) in [
-        ("GET", true),
-        ("PURGE", true),
-        ("FOO", true),
-        ("POST", false),
-        ("BAR", false),
-        ("get", false),
-        ("", false),
-    ] {
-        assert_eq!(
-            matches(
-                &rules,
-                &Request {
-                    method,
-                    ..get("", "/")
-                }
-            ),
-            want,
-            "{method}"
-        );
+    for (method, want) in
+        [("GET", true), ("PURGE", true), ("FOO", true), ("POST", false), ("BAR", false), ("get", false), ("", false)]
+    {
+        assert_eq!(matches(&rules, &Request { method, ..get("", "/") }), want, "{method}");
     }
-    assert!(matches(
-        &route(1).paths(&["/"]),
-        &Request {
-            method: "ANY",
-            ..get("", "/")
-        }
-    ));
+    assert!(matches(&route(1).paths(&["/"]), &Request { method: "ANY", ..get("", "/") }));
 }
 
 #[test]
@@ -201,43 +167,22 @@ fn hosts_table() {
         ("[::1]:8000", "[::1]:8000", true),
         ("[::1]:8000", "[::1]", false),
     ] {
-        assert_eq!(
-            matches(&route(1).hosts(&[rule]), &get(host, "/")),
-            want,
-            "{rule} {host}"
-        );
+        assert_eq!(matches(&route(1).hosts(&[rule]), &get(host, "/")), want, "{rule} {host}");
     }
 }
 
 #[test]
 fn a_host_with_port_means_the_listener_port_when_the_header_has_none() {
     let rules = route(1).hosts(&["example.com:9443"]);
-    assert!(matches(
-        &rules,
-        &Request {
-            port: 9443,
-            ..get("example.com", "/")
-        }
-    ));
-    assert!(!matches(
-        &rules,
-        &Request {
-            port: 9443,
-            ..get("example.com:8000", "/")
-        }
-    ));
+    assert!(matches(&rules, &Request { port: 9443, ..get("example.com", "/") }));
+    assert!(!matches(&rules, &Request { port: 9443, ..get("example.com:8000", "/") }));
 }
 
 #[test]
 fn headers_table() {
     let one = |name, value| with_header(get("", "/"), name, value);
     for (name, values, request, want) in [
-        (
-            "x-v",
-            &["1", "2"][..],
-            with_header(one("X-V", "3"), "X-V", "2"),
-            true,
-        ),
+        ("x-v", &["1", "2"][..], with_header(one("X-V", "3"), "X-V", "2"), true),
         ("x-v", &["1", "2"], one("X-V", "3"), false),
         ("x-v", &["1"], get("", "/"), false),
         ("X-V", &["1"], one("x_v", "1"), true),
@@ -251,11 +196,7 @@ fn headers_table() {
         ("x-v", &["~*v1", "v2"], one("x-v", "~*V1"), true),
         ("x-v", &[""], one("x-v", ""), true),
     ] {
-        assert_eq!(
-            matches(&route(1).header(name, values), &request),
-            want,
-            "{name} {values:?} {request:?}"
-        );
+        assert_eq!(matches(&route(1).header(name, values), &request), want, "{name} {values:?} {request:?}");
     }
     let both = route(1).header("x-a", &["1"]).header("x-b", &["2"]);
     assert!(matches(&both, &with_header(one("x-b", "2"), "x-a", "1")));
@@ -278,18 +219,7 @@ fn snis_count_over_tls_only() {
         ("*", true, None, false),
     ] {
         let rules = route(1).snis(&[rule]).paths(&["/"]);
-        assert_eq!(
-            matches(
-                &rules,
-                &Request {
-                    https,
-                    sni,
-                    ..get("", "/")
-                }
-            ),
-            want,
-            "{rule} {https} {sni:?}"
-        );
+        assert_eq!(matches(&rules, &Request { https, sni, ..get("", "/") }), want, "{rule} {https} {sni:?}");
     }
 }
 
@@ -309,18 +239,10 @@ fn more_attributes_beat_a_regex_which_beats_a_longer_prefix() {
 fn a_route_with_paths_of_several_lengths_is_several_matchers() {
     let rules = route(1).paths(&["/x", "/xyz", r"~/q\d+", "/y"]);
     let w = world(vec![("r", rules)]);
-    for (path, matcher, position, length) in [
-        ("/xyz1", 1, 1, 4),
-        ("/xy", 0, 0, 2),
-        ("/q12z", 2, 2, 4),
-        ("/yz", 0, 3, 2),
-    ] {
-        let hit = Hit {
-            route: RouteKey(0),
-            matcher,
-            path: Some(position),
-            matched_len: Some(length),
-        };
+    for (path, matcher, position, length) in
+        [("/xyz1", 1, 1, 4), ("/xy", 0, 0, 2), ("/q12z", 2, 2, 4), ("/yz", 0, 3, 2)]
+    {
+        let hit = Hit { route: RouteKey(0), matcher, path: Some(position), matched_len: Some(length) };
         assert_eq!(w.find(&get("", path)), Some(hit), "{path}");
     }
 }
@@ -331,11 +253,7 @@ fn matchers_of_a_split_route_have_derived_ids() {
     let rules = Rules { id, ..route(0) };
     let ids = |rules: &Rules| {
         let compiled = compile(rules).unwrap();
-        compiled
-            .matchers
-            .iter()
-            .map(|matcher| Uuid::from_bytes(matcher.rank.id).to_string())
-            .collect::<Vec<_>>()
+        compiled.matchers.iter().map(|matcher| Uuid::from_bytes(matcher.rank.id).to_string()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&rules.clone().paths(&["/a", "/b"])), [id.to_string()]);
     assert_eq!(
@@ -350,42 +268,21 @@ fn matchers_of_a_split_route_have_derived_ids() {
 
 #[test]
 fn equal_priority_goes_to_the_larger_id() {
-    for (first, second, want) in [
-        (1, 2, "second"),
-        (2, 1, "first"),
-        (u128::MAX, u128::MAX >> 1, "first"),
-    ] {
+    for (first, second, want) in [(1, 2, "second"), (2, 1, "first"), (u128::MAX, u128::MAX >> 1, "first")] {
         let plain = |id| route(id).paths(&["/a"]);
-        world(vec![("first", plain(first)), ("second", plain(second))]).check(
-            get("", "/a"),
-            want,
-            Some("/a"),
-        );
+        world(vec![("first", plain(first)), ("second", plain(second))]).check(get("", "/a"), want, Some("/a"));
         let regex = |id| route(id).paths(&["~/a"]);
-        world(vec![("first", regex(first)), ("second", regex(second))]).check(
-            get("", "/a"),
-            want,
-            Some("/a"),
-        );
+        world(vec![("first", regex(first)), ("second", regex(second))]).check(get("", "/a"), want, Some("/a"));
     }
 }
 
 #[test]
 fn hosts_that_mix_plain_and_wildcard_lose_the_plain_host_bit_for_all() {
     let w = world(vec![
-        (
-            "mixed",
-            route(1)
-                .hosts(&["a.test", "*.b.test"])
-                .header("x-v", &["1"]),
-        ),
+        ("mixed", route(1).hosts(&["a.test", "*.b.test"]).header("x-v", &["1"])),
         ("plain", route(2).hosts(&["a.test"]).paths(&["/"])),
     ]);
-    w.check(
-        with_header(get("a.test", "/"), "x-v", "1"),
-        "plain",
-        Some("/"),
-    );
+    w.check(with_header(get("a.test", "/"), "x-v", "1"), "plain", Some("/"));
     w.check(with_header(get("x.b.test", "/"), "x-v", "1"), "mixed", None);
 }
 
@@ -393,16 +290,9 @@ fn hosts_that_mix_plain_and_wildcard_lose_the_plain_host_bit_for_all() {
 fn a_header_counts_once_per_name() {
     let w = world(vec![
         ("one name", route(9).header("x-a", &["1", "2", "3"])),
-        (
-            "two names",
-            route(1).header("x-a", &["1"]).header("x-b", &["1"]),
-        ),
+        ("two names", route(1).header("x-a", &["1"]).header("x-b", &["1"])),
     ]);
-    w.check(
-        with_header(with_header(get("", "/"), "x-a", "1"), "x-b", "1"),
-        "two names",
-        None,
-    );
+    w.check(with_header(with_header(get("", "/"), "x-a", "1"), "x-b", "1"), "two names", None);
 }
 
 #[test]
@@ -416,10 +306,7 @@ fn of_regexes_in_one_route_the_first_listed_that_matches_wins() {
 
 #[test]
 fn an_encoded_slash_never_equals_a_slash() {
-    let w = world(vec![
-        ("encoded", route(1).paths(&["/a%2Fb"])),
-        ("plain", route(2).paths(&["/a/b"])),
-    ]);
+    let w = world(vec![("encoded", route(1).paths(&["/a%2Fb"])), ("plain", route(2).paths(&["/a/b"]))]);
     w.check(get("", "/a%2Fb/c"), "encoded", Some("/a%2Fb"));
     w.check(get("", "/a/b"), "plain", Some("/a/b"));
 }
@@ -437,23 +324,13 @@ fn captures_have_numbers_and_names() {
     let rules = route(1).paths(&["/plain", r"~/users/(?<id>\d+)(/x)?", "~/none"]);
     let w = world(vec![("r", rules.clone())]);
     let compiled = compile(&rules).unwrap();
-    let captures =
-        |path: &'static str| compiled.captures(&w.find(&get("", path)).unwrap(), path.as_bytes());
+    let captures = |path: &'static str| compiled.captures(&w.find(&get("", path)).unwrap(), path.as_bytes());
     let found = captures("/users/42/posts").expect("the regex has groups");
     assert_eq!(found.get(0), Some(&b"/users/42"[..]));
-    assert_eq!(
-        (found.get(1), found.name("id")),
-        (Some(&b"42"[..]), Some(&b"42"[..]))
-    );
-    assert_eq!(
-        (found.get(2), found.get(9), found.name("x")),
-        (None, None, None)
-    );
+    assert_eq!((found.get(1), found.name("id")), (Some(&b"42"[..]), Some(&b"42"[..])));
+    assert_eq!((found.get(2), found.get(9), found.name("x")), (None, None, None));
     let all: Vec<_> = found.iter().collect();
-    assert_eq!(
-        all,
-        [(0, None, &b"/users/42"[..]), (1, Some("id"), &b"42"[..])]
-    );
+    assert_eq!(all, [(0, None, &b"/users/42"[..]), (1, Some("id"), &b"42"[..])]);
     assert!(captures("/none").is_none(), "a regex without groups");
     assert!(captures("/plain").is_none());
 }
@@ -465,55 +342,29 @@ fn refusals_name_field_and_element() {
         .paths(&["/ok", "~/a([", r"~/(?=x)", &"/x".repeat(4000)])
         .header("X-V", &["~*("]);
     let errors = compile(&rules).unwrap_err();
-    let fields: Vec<&str> = errors
-        .iter()
-        .map(|RuleError { field, .. }| field.as_str())
-        .collect();
+    let fields: Vec<&str> = errors.iter().map(|RuleError { field, .. }| field.as_str()).collect();
     assert_eq!(
         fields,
-        [
-            "hosts.2",
-            "hosts.3",
-            "hosts.4",
-            "hosts.5",
-            "headers.X-V",
-            "paths.2",
-            "paths.3",
-            "paths.4"
-        ],
+        ["hosts.2", "hosts.3", "hosts.4", "hosts.5", "headers.X-V", "paths.2", "paths.3", "paths.4"],
         "{errors:#?}"
     );
-    assert_eq!(
-        errors[5].message,
-        "invalid regex: '/a([' (unclosed character class)"
-    );
+    assert_eq!(errors[5].message, "invalid regex: '/a([' (unclosed character class)");
 
     let many: Vec<String> = (0..300).map(|n| format!("h{n}")).collect();
-    let crowd = Rules {
-        hosts: many.clone(),
-        paths: many.iter().map(|name| format!("/{name}")).collect(),
-        ..route(1)
-    };
+    let crowd = Rules { hosts: many.clone(), paths: many.iter().map(|name| format!("/{name}")).collect(), ..route(1) };
     assert_eq!(compile(&crowd).unwrap_err()[0].field, "paths");
 }
 
 #[test]
 fn a_route_without_attributes_matches_nothing() {
     assert!(!matches(&route(1), &get("a", "/")));
-    assert!(!matches(
-        &Rules {
-            regex_priority: 7,
-            ..route(1)
-        },
-        &get("a", "/")
-    ));
+    assert!(!matches(&Rules { regex_priority: 7, ..route(1) }, &get("a", "/")));
 }
 
 #[test]
 fn inserting_a_key_again_replaces_its_route() {
     let mut w = world(vec![("r", route(1).paths(&["/a"]))]);
-    w.router
-        .insert(RouteKey(0), compiled(&route(1).hosts(&["h"])));
+    w.router.insert(RouteKey(0), compiled(&route(1).hosts(&["h"])));
     assert_eq!(w.router.len(), 1);
     w.check(get("", "/a"), "", None);
     w.check(get("h", "/a"), "r", None);
@@ -532,22 +383,14 @@ fn the_deepest_trie_fits_a_small_stack() {
     let run = move || {
         let mut router = Router::new();
         for length in 1..=deepest {
-            router.insert(
-                RouteKey(length as u32),
-                compiled(&route(1).paths(&[&path(length)])),
-            );
+            router.insert(RouteKey(length as u32), compiled(&route(1).paths(&[&path(length)])));
         }
         let hit = get("", &path(deepest + 9)).find_in(&router);
         assert_eq!(hit.and_then(|hit| hit.matched_len), Some(deepest));
         router.remove(RouteKey(deepest as u32));
         drop(router);
     };
-    std::thread::Builder::new()
-        .stack_size(2 << 20)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
 }
 
 #[test]

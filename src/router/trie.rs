@@ -36,21 +36,14 @@ impl Node {
     pub fn insert(&mut self, path: &[u8], entry: Entry) {
         let (mut node, mut rest) = (self, path);
         loop {
-            let common = node
-                .label()
-                .iter()
-                .zip(rest)
-                .take_while(|(label, path)| label == path)
-                .count();
+            let common = node.label().iter().zip(rest).take_while(|(label, path)| label == path).count();
             if common < node.label().len() {
                 node.split(common);
             }
             node.ceiling = node.ceiling.max(entry.rank.word);
             rest = &rest[common..];
             let Some(head) = rest.first() else {
-                let at = node
-                    .entries
-                    .partition_point(|other| other.descending(&entry) == Ordering::Less);
+                let at = node.entries.partition_point(|other| other.descending(&entry) == Ordering::Less);
                 node.entries.insert(at, entry);
                 return;
             };
@@ -67,10 +60,7 @@ impl Node {
     /// Takes the entry out. True: the subtree is empty now, and the caller drops it.
     pub fn remove(&mut self, path: &[u8], entry: &Entry) -> bool {
         let Some(rest) = path.strip_prefix(self.label()) else {
-            debug_assert!(
-                false,
-                "an entry is removed by the path it was inserted with"
-            );
+            debug_assert!(false, "an entry is removed by the path it was inserted with");
             return false;
         };
         if let Some(head) = rest.first() {
@@ -79,31 +69,20 @@ impl Node {
             {
                 self.drop_child(child);
             }
-        } else if let Ok(at) = self
-            .entries
-            .binary_search_by(|other| other.descending(entry))
-        {
+        } else if let Ok(at) = self.entries.binary_search_by(|other| other.descending(entry)) {
             self.entries.remove(at);
         }
         if self.entries.is_empty() && self.children.len() == 1 {
             self.merge_with_only_child();
         }
         let highest_here = self.entries.first().map_or(0, |first| first.rank.word);
-        self.ceiling = self
-            .children
-            .iter()
-            .map(|child| child.ceiling)
-            .fold(highest_here, u64::max);
+        self.ceiling = self.children.iter().map(|child| child.ceiling).fold(highest_here, u64::max);
         self.entries.is_empty() && self.children.is_empty()
     }
 
     /// Walks down `path`, through the nodes whose prefix it has.
     pub fn walk<'trie, 'path>(&'trie self, path: &'path [u8]) -> Walk<'trie, 'path> {
-        Walk {
-            next: Some(self),
-            path,
-            depth: 0,
-        }
+        Walk { next: Some(self), path, depth: 0 }
     }
 
     fn label(&self) -> &[u8] {

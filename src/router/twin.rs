@@ -68,29 +68,20 @@ struct TwinMatcher {
 
 impl Twin {
     pub fn new<'a>(routes: impl IntoIterator<Item = (RouteKey, &'a Rules)>) -> Self {
-        let mut matchers: Vec<TwinMatcher> = routes
-            .into_iter()
-            .flat_map(|(key, rules)| split(key, rules))
-            .collect();
+        let mut matchers: Vec<TwinMatcher> = routes.into_iter().flat_map(|(key, rules)| split(key, rules)).collect();
         matchers.sort_by_key(|matcher| (matcher.word, *matcher.id.as_bytes()));
         matchers.reverse();
         Self { matchers }
     }
 
     pub fn find(&self, request: &Request) -> Option<Hit> {
-        self.matchers
-            .iter()
-            .find_map(|matcher| matcher.check(request))
+        self.matchers.iter().find_map(|matcher| matcher.check(request))
     }
 }
 
 fn split(route: RouteKey, rules: &Rules) -> Vec<TwinMatcher> {
     let length = |path: &String| {
-        if path.starts_with('~') {
-            usize::MAX
-        } else {
-            path.len()
-        }
+        if path.starts_with('~') { usize::MAX } else { path.len() }
     };
     let mut lengths: Vec<usize> = Vec::new();
     for path in &rules.paths {
@@ -101,14 +92,7 @@ fn split(route: RouteKey, rules: &Rules) -> Vec<TwinMatcher> {
     if lengths.len() < 2 {
         let paths = prepare(rules.paths.iter().enumerate());
         let word = word(rules, lengths.first().copied());
-        return vec![TwinMatcher {
-            word,
-            id: rules.id,
-            route,
-            group: 0,
-            rules: rules.clone(),
-            paths,
-        }];
+        return vec![TwinMatcher { word, id: rules.id, route, group: 0, rules: rules.clone(), paths }];
     }
     let namespace = Uuid::parse_str("7f145bf9-0dce-4f91-98eb-debbce4b9f6b").unwrap();
     let matcher = |(index, wanted): (usize, &usize)| TwinMatcher {
@@ -117,27 +101,14 @@ fn split(route: RouteKey, rules: &Rules) -> Vec<TwinMatcher> {
         route,
         group: index as u16,
         rules: rules.clone(),
-        paths: prepare(
-            rules
-                .paths
-                .iter()
-                .enumerate()
-                .filter(|(_, path)| length(path) == *wanted),
-        ),
+        paths: prepare(rules.paths.iter().enumerate().filter(|(_, path)| length(path) == *wanted)),
     };
     lengths.iter().enumerate().map(matcher).collect()
 }
 
-fn prepare<'a>(
-    paths: impl Iterator<Item = (usize, &'a String)>,
-) -> Vec<(usize, String, Option<Regex>)> {
-    let regex = |path: &String| {
-        path.strip_prefix('~')
-            .map(|p| Regex::new(&format!("^(?:{p})")).unwrap())
-    };
-    paths
-        .map(|(position, path)| (position, path.clone(), regex(path)))
-        .collect()
+fn prepare<'a>(paths: impl Iterator<Item = (usize, &'a String)>) -> Vec<(usize, String, Option<Regex>)> {
+    let regex = |path: &String| path.strip_prefix('~').map(|p| Regex::new(&format!("^(?:{p})")).unwrap());
+    paths.map(|(position, path)| (position, path.clone(), regex(path))).collect()
 }
 
 /// `length` of the plain paths of the group, `usize::MAX` for regexes.
@@ -181,46 +152,25 @@ impl TwinMatcher {
         if nothing_set {
             return None;
         }
-        if !rules.snis.is_empty()
-            && request.https
-            && !rules.snis.iter().any(|sni| sni_matches(sni, request))
-        {
+        if !rules.snis.is_empty() && request.https && !rules.snis.iter().any(|sni| sni_matches(sni, request)) {
             return None;
         }
-        if !rules.methods.is_empty() && !rules.methods.iter().any(|method| method == request.method)
-        {
+        if !rules.methods.is_empty() && !rules.methods.iter().any(|method| method == request.method) {
             return None;
         }
         if !rules.hosts.is_empty() && !rules.hosts.iter().any(|host| host_matches(host, request)) {
             return None;
         }
-        let mut hit = Hit {
-            route: self.route,
-            matcher: self.group,
-            path: None,
-            matched_len: None,
-        };
+        let mut hit = Hit { route: self.route, matcher: self.group, path: None, matched_len: None };
         if !self.paths.is_empty() {
-            let (position, length) =
-                self.paths
-                    .iter()
-                    .find_map(|(position, path, regex)| match regex {
-                        Some(regex) => {
-                            Some((*position, regex.find(request.path.as_bytes())?.end()))
-                        }
-                        None => request
-                            .path
-                            .starts_with(path)
-                            .then_some((*position, path.len())),
-                    })?;
+            let (position, length) = self.paths.iter().find_map(|(position, path, regex)| match regex {
+                Some(regex) => Some((*position, regex.find(request.path.as_bytes())?.end())),
+                None => request.path.starts_with(path).then_some((*position, path.len())),
+            })?;
             (hit.path, hit.matched_len) = (Some(position as u16), Some(length));
         }
         for (name, wanted) in &rules.headers {
-            let mut received = request
-                .headers
-                .0
-                .iter()
-                .filter(|(other, _)| fold(other) == fold(name));
+            let mut received = request.headers.0.iter().filter(|(other, _)| fold(other) == fold(name));
             if !received.any(|(_, value)| value_matches(wanted, &value.to_lowercase())) {
                 return None;
             }
@@ -231,17 +181,13 @@ impl TwinMatcher {
 
 fn value_matches(wanted: &[String], received: &str) -> bool {
     match wanted {
-        [regex] if regex.starts_with("~*") => Regex::new(&regex[2..])
-            .unwrap()
-            .is_match(received.as_bytes()),
+        [regex] if regex.starts_with("~*") => Regex::new(&regex[2..]).unwrap().is_match(received.as_bytes()),
         values => values.iter().any(|value| value.to_lowercase() == received),
     }
 }
 
 fn sni_matches(rule: &str, request: &Request) -> bool {
-    request
-        .sni
-        .is_some_and(|sni| name_matches(rule.strip_suffix('.').unwrap_or(rule), sni))
+    request.sni.is_some_and(|sni| name_matches(rule.strip_suffix('.').unwrap_or(rule), sni))
 }
 
 fn name_matches(rule: &str, name: &str) -> bool {
@@ -261,9 +207,7 @@ fn host_matches(rule: &str, request: &Request) -> bool {
 
 fn name_and_port(host: &str) -> (&str, Option<u64>) {
     match host.split_once(':') {
-        Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() =>
-        {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => {
             (name, Some(port.parse().unwrap_or(u64::MAX)))
         }
         _ => (host, None),

@@ -79,14 +79,8 @@ const REGEXES: &[&str] = &[
     "~.*",
     "~a",
 ];
-const HEADERS: &[(&str, &str)] = &[
-    ("X-V", "1"),
-    ("x-v", "2"),
-    ("x_v", "3"),
-    ("X_W", "Ab"),
-    ("x-w", "v2"),
-    ("x-z", "1"),
-];
+const HEADERS: &[(&str, &str)] =
+    &[("X-V", "1"), ("x-v", "2"), ("x_v", "3"), ("X_W", "Ab"), ("x-w", "v2"), ("x-z", "1")];
 const RULE_HEADERS: &[(&str, &[&str])] = &[
     ("x-v", &["1"]),
     ("X-V", &["1", "2"]),
@@ -97,9 +91,7 @@ const RULE_HEADERS: &[(&str, &[&str])] = &[
     ("X-Z", &["1"]),
     ("x-v", &["~*[23]"]),
 ];
-const RULE_SNIS: &[&str] = &[
-    "a.test", "a.test.", "b.test", "*.test", "a.*", "*a.test", "*",
-];
+const RULE_SNIS: &[&str] = &["a.test", "a.test.", "b.test", "*.test", "a.*", "*a.test", "*"];
 const SNIS: &[&str] = &["a.test", "b.test", "x.a.test", "a.other", "other"];
 
 fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
@@ -112,17 +104,12 @@ fn some<T>(rng: &mut Rng, count: Range<usize>, mut make: impl FnMut(&mut Rng) ->
 
 /// Often of few bytes, so that paths are prefixes of each other.
 fn random_path(rng: &mut Rng) -> String {
-    let tail: String = some(rng, 0..7, |rng| pick(rng, &['a', 'b', '/']))
-        .into_iter()
-        .collect();
+    let tail: String = some(rng, 0..7, |rng| pick(rng, &['a', 'b', '/'])).into_iter().collect();
     format!("/{tail}")
 }
 
 fn random_rules(rng: &mut Rng) -> Rules {
-    let mut rules = Rules {
-        id: Uuid::from_u128(rng.u128(..)),
-        ..Rules::default()
-    };
+    let mut rules = Rules { id: Uuid::from_u128(rng.u128(..)), ..Rules::default() };
     if rng.u8(..10) < 2 {
         rules.methods = some(rng, 1..4, |rng| pick(rng, METHODS).to_owned());
     }
@@ -131,11 +118,7 @@ fn random_rules(rng: &mut Rng) -> Rules {
     }
     if rng.u8(..10) < 8 {
         let path = |rng: &mut Rng| {
-            if rng.u8(..4) == 0 {
-                pick(rng, REGEXES).to_owned()
-            } else {
-                random_path(rng)
-            }
+            if rng.u8(..4) == 0 { pick(rng, REGEXES).to_owned() } else { random_path(rng) }
         };
         rules.paths = some(rng, 1..4, path);
     }
@@ -187,11 +170,7 @@ fn build<'a>(routes: impl IntoIterator<Item = (RouteKey, &'a Rules)>) -> Router 
 
 #[track_caller]
 fn check(seed: u64, router: &Router, twin: &Twin, request: &Request) {
-    assert_eq!(
-        request.find_in(router),
-        twin.find(request),
-        "RINGWAY_SEED={seed} {request:?}"
-    );
+    assert_eq!(request.find_in(router), twin.find(request), "RINGWAY_SEED={seed} {request:?}");
 }
 
 #[test]
@@ -228,12 +207,7 @@ fn changes_in_place_leave_what_a_fresh_build_gives() {
             };
             assert_eq!(replaced.is_some(), had, "RINGWAY_SEED={seed}");
         }
-        let keyed = || {
-            (0..)
-                .map(RouteKey)
-                .zip(&routes)
-                .filter_map(|(key, rules)| Some((key, rules.as_ref()?)))
-        };
+        let keyed = || (0..).map(RouteKey).zip(&routes).filter_map(|(key, rules)| Some((key, rules.as_ref()?)));
         let (fresh, twin) = (build(keyed()), Twin::new(keyed()));
         assert_eq!(router.len(), keyed().count(), "RINGWAY_SEED={seed}");
         assert!(router.hosts.same_as(&fresh.hosts), "RINGWAY_SEED={seed}");
@@ -243,10 +217,7 @@ fn changes_in_place_leave_what_a_fresh_build_gives() {
         for index in 0..routes.len() {
             router.remove(RouteKey(index as u32));
         }
-        assert!(
-            router.is_empty() && router.hosts.same_as(&Router::new().hosts),
-            "RINGWAY_SEED={seed}"
-        );
+        assert!(router.is_empty() && router.hosts.same_as(&Router::new().hosts), "RINGWAY_SEED={seed}");
     }
 }
 
@@ -256,18 +227,9 @@ fn any_bytes_of_a_peer_are_answered() {
         let mut rng = Rng::with_seed(seed);
         let routes = some(&mut rng, 1..40, random_rules);
         let router = build((0..).map(RouteKey).zip(&routes));
-        let bytes = |rng: &mut Rng| -> Vec<u8> {
-            some(rng, 0..40, |rng| {
-                pick(rng, b"ab/.:*[]\xff\xc3\x80\0 test80")
-            })
-        };
+        let bytes = |rng: &mut Rng| -> Vec<u8> { some(rng, 0..40, |rng| pick(rng, b"ab/.:*[]\xff\xc3\x80\0 test80")) };
         for _ in 0..500 {
-            let (method, host, path, sni) = (
-                bytes(&mut rng),
-                bytes(&mut rng),
-                bytes(&mut rng),
-                bytes(&mut rng),
-            );
+            let (method, host, path, sni) = (bytes(&mut rng), bytes(&mut rng), bytes(&mut rng), bytes(&mut rng));
             let headers = Headers(some(&mut rng, 0..3, |rng| pick(rng, HEADERS)));
             let query = Query {
                 method: &method,
@@ -278,10 +240,7 @@ fn any_bytes_of_a_peer_are_answered() {
                 port: rng.u16(..),
                 headers: &headers,
             };
-            let matched_len = router
-                .find(&query)
-                .and_then(|hit| hit.matched_len)
-                .unwrap_or(0);
+            let matched_len = router.find(&query).and_then(|hit| hit.matched_len).unwrap_or(0);
             assert!(matched_len <= path.len(), "RINGWAY_SEED={seed}");
         }
     }

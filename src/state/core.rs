@@ -278,8 +278,8 @@ impl CoreState {
         let service = spec.service.and_then(|id| self.services.get(&id));
         let key = RouteKey(key as u32);
         match service.is_none_or(|service| service.spec.enabled) {
-            true => self.router.insert(key, spec.matchers.clone()),
-            false => self.router.remove(key),
+            true => drop(self.router.insert(key, spec.matchers.clone())),
+            false => drop(self.router.remove(key)),
         }
     }
 }

@@ -128,7 +128,8 @@ impl Endpoint {
 impl Paths {
     /// The paths of the Admin API, for the entities whose plugin is loaded.
     pub fn admin(loaded: &dyn Fn(&str) -> bool) -> Paths {
-        let mut paths: Vec<Path> = SPECIAL.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect();
+        let mut paths: Vec<Path> =
+            SPECIAL.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect();
         let present = |entity: &&&'static Entity| entity.needs_plugin.is_none_or(loaded);
         for entity in ENTITIES.iter().filter(present) {
             let Some(collection) = entity.collection else {

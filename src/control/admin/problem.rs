@@ -2,7 +2,7 @@
 //! Always: one problem, one status, one documented shape.
 
 use crate::control::admin::reply::Reply;
-use crate::control::store::Refusal;
+use crate::state::compile::Refusal;
 use crate::control::store::tables::Conflict;
 use crate::control::validate::Unresolved;
 use crate::entity::violation::Violation;
@@ -25,12 +25,24 @@ pub enum Problem {
     Schema(Violations),
     Conflict(Conflict),
     /// The path key is malformed: the field and the rule it breaks.
-    BadKey { field: String, text: String },
+    BadKey {
+        field: String,
+        text: String,
+    },
     /// The row to change does not exist: the key used.
-    Absent { key: &'static str, value: String },
-    BadOffset { offset: String, reason: &'static str },
+    Absent {
+        key: &'static str,
+        value: String,
+    },
+    BadOffset {
+        offset: String,
+        reason: &'static str,
+    },
     BadSize(&'static str),
-    BadOption { option: &'static str, text: &'static str },
+    BadOption {
+        option: &'static str,
+        text: &'static str,
+    },
     Unresolved(Vec<Unresolved>),
     /// A new row whose id is null.
     NullId,
@@ -124,10 +136,8 @@ fn conflict_reply(conflict: Conflict) -> Reply {
         }
         Conflict::Dangling { field, entity, id } => {
             let key = json!({ "id": id });
-            let message = format!(
-                "the foreign key '{}' does not reference an existing '{entity}' entity.",
-                lua_literal(&key)
-            );
+            let message =
+                format!("the foreign key '{}' does not reference an existing '{entity}' entity.", lua_literal(&key));
             error(4, "foreign key violation", &message, Some(json!({ field: key })))
         }
         Conflict::Referenced { child, parent } => {

@@ -12,12 +12,8 @@ use std::collections::HashMap;
 const MEANT: &[(&str, &str)] = &[];
 
 /// Ports that the requests name, as in the record's environment.
-const PORTS: &[(&str, &str)] = &[
-    ("<echo_port>", "9001"),
-    ("<echo2_port>", "9002"),
-    ("<admin_port>", "8001"),
-    ("<refused_port>", "9009"),
-];
+const PORTS: &[(&str, &str)] =
+    &[("<echo_port>", "9001"), ("<echo2_port>", "9002"), ("<admin_port>", "8001"), ("<refused_port>", "9009")];
 
 #[derive(Clone, Default)]
 struct Bindings(HashMap<String, String>);

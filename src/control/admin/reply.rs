@@ -1,9 +1,9 @@
 //! One answer of the Admin API before it becomes HTTP.
 
-use hyper::body::Bytes;
 use http_body_util::Full;
 use hyper::Response;
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use hyper::header::HeaderName;
 use hyper::header::HeaderValue;
 use serde_json::Value;

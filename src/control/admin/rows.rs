@@ -33,9 +33,10 @@ impl Name {
     /// The segment breaks the rules of the path key.
     pub fn read(entity: &Entity, segment: &Variable) -> Result<Name, Problem> {
         let bad = |text| Problem::BadKey { field: entity.path_key.to_string(), text };
-        let text = segment.decoded.as_ref().map_err(|position| {
-            bad(format!("invalid utf-8 character sequence detected at position {position}"))
-        })?;
+        let text = segment
+            .decoded
+            .as_ref()
+            .map_err(|position| bad(format!("invalid utf-8 character sequence detected at position {position}")))?;
         if is_uuid(text)
             && let Ok(id) = Uuid::try_parse(text)
         {

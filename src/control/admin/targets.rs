@@ -56,7 +56,8 @@ impl<P: Publish> Admin<P> {
         let mut all = tables.children(link.child, link.field, upstream, None, usize::MAX).rows;
         all.sort_by_cached_key(|entry| {
             let row = entry.row();
-            let created_ms = row.get("created_at").and_then(Value::as_f64).map_or(0, |seconds| (seconds * 1000.0) as i64);
+            let created_ms =
+                row.get("created_at").and_then(Value::as_f64).map_or(0, |seconds| (seconds * 1000.0) as i64);
             std::cmp::Reverse((created_ms, row.get("id").map(Value::to_string)))
         });
         let shown: Vec<_> = all.iter().skip(skip).take(size).cloned().collect();

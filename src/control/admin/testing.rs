@@ -11,7 +11,7 @@ use crate::control::admin::reply::Reply;
 use crate::control::store::Applied;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
-use crate::control::store::Refusal;
+use crate::state::compile::Refusal;
 use crate::control::store::Store;
 use crate::entity::PluginSchema;
 use crate::entity::RowChange;
@@ -149,8 +149,7 @@ pub async fn store(directory: &Path) -> Arc<Store<Fake>> {
 }
 
 pub fn admin(store: Arc<Store<Fake>>) -> Admin<Fake> {
-    let config =
-        AdminConfig { configuration: Map::new(), plugins: plugins(), gui_origins: Vec::new(), token: None };
+    let config = AdminConfig { configuration: Map::new(), plugins: plugins(), gui_origins: Vec::new(), token: None };
     Admin::new(config, store, Arc::new(FakeNode))
 }
 

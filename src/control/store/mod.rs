@@ -13,6 +13,7 @@ use crate::control::store::journal::OpenError;
 use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
 use crate::entity::RowChange;
+use crate::state::compile::Refusal;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use std::time::Duration;
 use std::time::SystemTime;
 use tokio::sync::Mutex;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 /// Takes accepted changes to the data plane.
 pub trait Publish: Send + Sync + 'static {
@@ -39,16 +39,6 @@ pub trait Publish: Send + Sync + 'static {
 
     /// Waits until every core has applied the change, within bounds of time.
     fn wait(acks: Self::Acks) -> impl Future<Output = Applied> + Send;
-}
-
-/// One reason why a change does not compile.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    pub entity: &'static str,
-    pub id: Uuid,
-    /// Dotted path, positions from 1 (`paths.1`, `config.x`); empty: the row as a whole.
-    pub field: String,
-    pub message: String,
 }
 
 /// How far a change has come.

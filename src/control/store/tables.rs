@@ -126,7 +126,13 @@ impl Tables {
     }
 
     /// Rows in order of id, those after `after`.
-    pub fn page(&self, entity: &Entity, after: Option<Uuid>, size: usize, tags: Option<&TagFilter>) -> Page<Arc<Entry>> {
+    pub fn page(
+        &self,
+        entity: &Entity,
+        after: Option<Uuid>,
+        size: usize,
+        tags: Option<&TagFilter>,
+    ) -> Page<Arc<Entry>> {
         let Some(table) = self.table(entity) else {
             return Page { rows: Vec::new(), more: false };
         };
