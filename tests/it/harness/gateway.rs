@@ -18,6 +18,7 @@ use crate::harness::PATIENCE;
 use crate::harness::client::Client;
 use crate::harness::client::Response;
 use crate::harness::eventually;
+use crate::harness::port::Port;
 use crate::harness::process::Process;
 
 const LOG_BYTES_SHOWN: usize = 16 << 10;
@@ -28,9 +29,11 @@ pub struct Gateway {
     driver: Driver,
     settings: Vec<(String, String)>,
     process: Option<Process>,
-    /// Ports of the proxy and of the Admin API; others after each start.
+    /// Port of the proxy, chosen by the kernel at each start.
     pub proxy: u16,
+    /// Port of the Admin API, always the same.
     pub admin: u16,
+    _admin_port: Port,
 }
 
 impl Gateway {
@@ -50,16 +53,18 @@ impl Gateway {
 
     /// A node that does not run yet.
     pub fn unstarted(driver: Driver, settings: &[(&str, &str)]) -> Self {
+        let admin_port = Port::reserve();
+        let admin_listen = format!("127.0.0.1:{}, unix:admin.sock", admin_port.number);
         let basic = [
             ("proxy_listen", "127.0.0.1:0"),
-            ("admin_listen", "127.0.0.1:0, unix:admin.sock"),
+            ("admin_listen", admin_listen.as_str()),
             ("status_listen", "off"),
             ("workers", "2"),
             ("log_level", "info"),
         ];
         let settings = basic.iter().chain(settings).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let prefix = tempfile::Builder::new().prefix("ringway-it-").tempdir().expect("temporary files can be made");
-        Self { prefix, driver, settings, process: None, proxy: 0, admin: 0 }
+        Self { prefix, driver, settings, process: None, proxy: 0, admin: admin_port.number, _admin_port: admin_port }
     }
 
     /// Directory of the node.
@@ -118,10 +123,9 @@ impl Gateway {
             Client::connect_unix(&socket).ok()
         });
         let about = client.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").must_be(200).json();
-        let port = |name: &str| about["configuration"][name][0]["port"].as_u64().unwrap_or(0) as u16;
-        self.proxy = port("proxy_listeners");
-        self.admin = port("admin_listeners");
-        assert_ne!(self.proxy, 0, "GET / tells no port of the proxy: {}", about["configuration"]["proxy_listeners"]);
+        let listeners = &about["configuration"]["proxy_listeners"];
+        self.proxy = listeners[0]["port"].as_u64().unwrap_or(0) as u16;
+        assert_ne!(self.proxy, 0, "GET / tells no port of the proxy: {listeners}");
     }
 
     /// Its process id.
