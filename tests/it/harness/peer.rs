@@ -192,6 +192,19 @@ impl Accepted {
         Some(())
     }
 
+    /// Reads so many bytes and keeps none.
+    pub fn drop_bytes(&mut self, mut count: usize) -> Option<()> {
+        loop {
+            let taken = count.min(self.rest.len());
+            self.rest.drain(..taken);
+            count -= taken;
+            if count == 0 {
+                return Some(());
+            }
+            self.more()?;
+        }
+    }
+
     /// Writes bytes; the gateway may have closed meanwhile.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
