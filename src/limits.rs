@@ -104,5 +104,9 @@ pub const PAGE_ROWS_MAX: usize = 1000;
 pub const FILTER_TAGS_MAX: usize = 5;
 /// Longest time to live of a row, in seconds.
 pub const TTL_SECONDS_MAX: u64 = 100_000_000;
-/// How long a client of the Admin API may take for a request head, in milliseconds.
-pub const ADMIN_HEAD_MS_MAX: u64 = 10_000;
+/// How long a client of the Admin API may take until the next request head is whole, idle time included, in milliseconds.
+pub const ADMIN_HEAD_MS_MAX: u64 = 75_000;
+/// Connections served at a time by one listener of the Admin API; more wait to be accepted.
+pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
+/// How long a client of the Admin API may take for a whole request body, in milliseconds.
+pub const ADMIN_BODY_MS_MAX: u64 = 60_000;

@@ -69,7 +69,8 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     let (mut control, initial) = Control::open(&settings, node, ends, acknowledged)?;
 
     let mut cores = Vec::new();
-    for (index, ((mailbox, counters), listeners)) in mailboxes.into_iter().zip(counters).zip(bound.sockets).enumerate() {
+    for (index, ((mailbox, counters), listeners)) in mailboxes.into_iter().zip(counters).zip(bound.sockets).enumerate()
+    {
         let seed = Seed {
             index,
             cpu: cpus.get(index % cpus.len().max(1)).copied(),
@@ -84,7 +85,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
         };
         cores.push(worker::spawn(seed).map_err(|error| format!("no thread for core {index}: {error}"))?);
     }
-    drop((initial, outbox));
+    drop(initial);
     control.wait_until_served()?;
     for addr in &bound.addrs {
         tracing::info!("proxy listens on {addr} with {count} workers ({driver:?})");
@@ -116,9 +117,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     control.stop();
     wait_for(&cores, ADMIN_PATIENCE);
     control.close(ADMIN_PATIENCE);
-    if cores.iter().all(JoinHandle::is_finished) {
-        access_log.finish();
-    }
+    access_log.finish(&outbox);
     tracing::info!("ended");
     Ok(())
 }

@@ -16,10 +16,11 @@ use std::thread::JoinHandle;
 use base64::Engine;
 
 use crate::metrics::record::Record;
+use crate::state::mailbox::Outbox;
 use crate::state::mailbox::Records;
 use crate::stdx::clock::month_name;
 
-/// The running log writer. It ends when no core can send records any more.
+/// The running log writer.
 pub struct AccessLog {
     reopen: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -41,6 +42,9 @@ impl AccessLog {
             let mut text = Vec::new();
             let mut zone = Zone::default();
             while let Ok(batch) = records.recv() {
+                if batch.is_empty() {
+                    return;
+                }
                 let Some(sink) = &mut sink else { continue };
                 if asked.swap(false, Ordering::Relaxed) {
                     sink.reopen();
@@ -63,8 +67,9 @@ impl AccessLog {
         self.reopen.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until everything sent was written; the cores must have ended.
-    pub fn finish(self) {
+    /// Waits until everything sent before was written.
+    pub fn finish(self, outbox: &Outbox) {
+        outbox.end_records();
         let _ = self.thread.join();
     }
 }
@@ -205,7 +210,9 @@ mod tests {
         let id = "7".repeat(32);
         assert_eq!(
             line(b"GET /x HTTP/1.1", b"", b"curl/8"),
-            format!("127.0.0.1 - - [23/Nov/2025:02:07:00 -0330] \"GET /x HTTP/1.1\" 200 12 \"-\" \"curl/8\" kong_request_id: \"{id}\"\n")
+            format!(
+                "127.0.0.1 - - [23/Nov/2025:02:07:00 -0330] \"GET /x HTTP/1.1\" 200 12 \"-\" \"curl/8\" kong_request_id: \"{id}\"\n"
+            )
         );
     }
 

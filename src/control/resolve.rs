@@ -277,7 +277,10 @@ mod tests {
     #[test]
     fn localhost_is_known_without_a_file_and_follows_the_wanted_families() {
         assert_eq!(parse_hosts("", &rules(true, false))["localhost"], [IpAddr::from([127, 0, 0, 1])]);
-        assert_eq!(parse_hosts("127.0.0.9 localhost", &rules(true, false))["localhost"], [IpAddr::from([127, 0, 0, 9])]);
+        assert_eq!(
+            parse_hosts("127.0.0.9 localhost", &rules(true, false))["localhost"],
+            [IpAddr::from([127, 0, 0, 9])]
+        );
         assert_eq!(parse_hosts("", &rules(true, true))["localhost"].len(), 2);
     }
 

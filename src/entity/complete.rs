@@ -197,7 +197,7 @@ fn canonical_value(field: &Field, value: Value) -> Value {
             let mut row = canonical(record.fields.iter(), row);
             for shorthand in record.shorthands {
                 if let Meaning::Alias { path, .. } = shorthand.meaning {
-                    let shown = crate::entity::validate::at_path(&row, &path.join(".")).clone();
+                    let shown = crate::entity::checks::at_path(&row, &path.join(".")).clone();
                     row.insert(shorthand.field.name.to_string(), shown);
                 }
             }

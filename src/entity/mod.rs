@@ -14,6 +14,7 @@ mod path;
 pub mod pattern;
 pub mod plugin;
 pub mod route;
+mod rules;
 pub mod schema;
 pub mod service;
 pub mod target;

@@ -49,9 +49,9 @@ fn by_name(row: &Map<String, Value>, plugins: PluginLookup<'_>) -> Result<Varian
 /// The fields that a kind of plugin has differently from the others.
 pub fn overrides(schema: &'static PluginSchema) -> Vec<Field> {
     let scopes = [
-        (schema.consumer_scope, Field::owned_by("consumer", "consumers")),
-        (schema.route_scope, Field::owned_by("route", "routes")),
-        (schema.service_scope, Field::owned_by("service", "services")),
+        (schema.consumer_scope, Field::foreign("consumer", "consumers")),
+        (schema.route_scope, Field::foreign("route", "routes")),
+        (schema.service_scope, Field::foreign("service", "services")),
     ];
     let mut fields: Vec<Field> =
         scopes.into_iter().filter(|(allowed, _)| !allowed).map(|(_, field)| field.eq(Literal::Null)).collect();

@@ -68,8 +68,9 @@ const fn only_with_tls(field: &'static str) -> EntityCheck {
 
 /// `url` into protocol, host, port and path; what cannot be split is left to the rules of these four.
 fn split_url(url: &Value) -> Map<String, Value> {
+    // No URL at all is a bad protocol and a bad path, as if it had been spelled out.
     let Some(url) = url.as_str() else {
-        return four(Value::Null, Value::Null, 80.into(), "".into());
+        return four("null".into(), Value::Null, 80.into(), "null".into());
     };
     let scheme = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme));
     let (scheme, rest) = match scheme {
@@ -146,6 +147,6 @@ mod tests {
         check("http://a.com?x=1".into(), "http".into(), "a.com?x=1".into(), 80, none.clone());
         check("a.com".into(), "http".into(), none.clone(), 80, "a.com".into());
         check("a.com:80".into(), "a.com".into(), none.clone(), 80, "80".into());
-        check(none.clone(), none.clone(), none.clone(), 80, "".into());
+        check(none.clone(), "null".into(), none.clone(), 80, "null".into());
     }
 }

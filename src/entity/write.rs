@@ -107,13 +107,17 @@ impl Entity {
         &self,
         variant: &Variant,
         fields: &[Field],
-        row: Map<String, Value>,
+        mut row: Map<String, Value>,
         write: Write,
     ) -> Result<Map<String, Value>, Violations> {
         let checks = self.record.checks.iter().chain(variant.checks);
         let found = validate::check_record(fields.iter(), checks, &row, write);
         if !found.is_empty() {
             return Err(found);
+        }
+        // Once more, now that defaults stand where nothing was sent.
+        if let Some(normalise) = self.normalise {
+            normalise(&mut row);
         }
         Ok(complete::canonical(fields.iter(), row))
     }
@@ -132,4 +136,100 @@ impl Entity {
 
 fn abstract_field(field: &Field) -> bool {
     matches!(field.kind, Kind::Abstract)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::PluginSchema;
+    use crate::entity::plugin::PLUGINS;
+    use crate::entity::route::ROUTES;
+    use crate::entity::schema::Meaning;
+    use crate::entity::schema::Record;
+    use crate::entity::schema::Shorthand;
+    use serde_json::json;
+
+    const NOW: Moment = Moment { now_ms: 1_735_689_600_123 };
+
+    static REDIS: Record =
+        Record::of(&[Field::string("host"), Field::integer("port").default_int(6379).between(0, 65535)]);
+    static LIMIT: Record = Record::of(&[Field::number("minute").gt(0)]);
+    const LIMIT_NAME: Field = Field::string("");
+    const LIMITS: Field = Field::record("", &LIMIT);
+    static LIMITER: PluginSchema = PluginSchema::new(
+        "limiter",
+        &[Field::map("limits", &LIMIT_NAME, &LIMITS), Field::record("redis", &REDIS).required()],
+    )
+    .aliases(&[Shorthand {
+        field: Field::integer("redis_port"),
+        meaning: Meaning::Alias {
+            path: &["redis", "port"],
+            message: "config.redis_port is deprecated",
+            removal_in_version: "4.0",
+        },
+    }]);
+
+    fn plugins(name: &str) -> Option<&'static PluginSchema> {
+        (name == "limiter").then_some(&LIMITER)
+    }
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    fn config(row: &Map<String, Value>) -> Value {
+        row["config"].clone()
+    }
+
+    #[test]
+    fn a_deprecated_name_is_accepted_and_shown_with_the_current_value() {
+        let sent = json!({ "name": "limiter", "config": { "redis_port": 1, "limits": { "a": {} } } });
+        let row = PLUGINS.create(map(sent), NOW, &plugins).unwrap();
+        let limits = json!({ "a": { "minute": null } });
+        let redis = json!({ "host": null, "port": 1 });
+        assert_eq!(config(&row), json!({ "limits": limits, "redis": redis, "redis_port": 1 }));
+
+        let patch = map(json!({ "config": { "redis": { "port": 2 } } }));
+        let row = PLUGINS.update(&row, patch, NOW, &plugins).unwrap();
+        let redis = json!({ "host": null, "port": 2 });
+        assert_eq!(config(&row), json!({ "limits": limits, "redis": redis, "redis_port": 2 }));
+
+        let patch = map(json!({ "config": { "redis_port": 3 } }));
+        let row = PLUGINS.update(&row, patch, NOW, &plugins).unwrap();
+        assert_eq!((&row["config"]["redis"]["port"], &row["config"]["redis_port"]), (&json!(3), &json!(3)));
+
+        let bad = map(json!({ "name": "limiter", "config": { "redis_port": 70000 } }));
+        let found = PLUGINS.create(bad, NOW, &plugins).unwrap_err();
+        assert_eq!(
+            found.message(),
+            "schema violation (config.redis: {\n  port = \"value should be between 0 and 65535\"\n})"
+        );
+    }
+
+    #[test]
+    fn forms_are_typed_by_the_stored_plugin_too() {
+        let stored = map(json!({ "name": "limiter" }));
+        let mut input = map(json!({ "config": { "limits": { "a": { "minute": "5" } }, "redis_port": "7" } }));
+        PLUGINS.infer(&mut input, Some(&stored), &plugins);
+        assert_eq!(input["config"], json!({ "limits": { "a": { "minute": 5 } }, "redis_port": 7 }));
+    }
+
+    #[test]
+    fn sets_lose_duplicates_and_nested_records_are_completed() {
+        let sent = json!({ "protocols": ["tcp"], "sources": [{ "ip": "1.2.3.4" }, { "ip": "1.2.3.4", "port": null }] });
+        let row = ROUTES.create(map(sent), NOW, &plugins).unwrap();
+        assert_eq!(row["sources"], json!([{ "ip": "1.2.3.4", "port": null }]));
+        assert_eq!(row["created_at"], json!(1_735_689_600));
+        assert_eq!(row.keys().next().map(String::as_str), Some("id"));
+    }
+
+    #[test]
+    fn a_route_for_grpc_does_not_strip_unless_asked_to_and_then_is_refused() {
+        let sent = json!({ "protocols": ["grpc"], "paths": ["/a"] });
+        let row = ROUTES.create(map(sent), NOW, &plugins).unwrap();
+        assert_eq!(row["strip_path"], json!(false));
+        let http = ROUTES.create(map(json!({ "paths": ["/a"] })), NOW, &plugins).unwrap();
+        let found = ROUTES.update(&http, map(json!({ "protocols": ["grpc"] })), NOW, &plugins).unwrap_err();
+        assert!(found.fields.contains_key("strip_path"), "{}", found.message());
+    }
 }

@@ -52,7 +52,7 @@ fn explain(addr: SocketAddr, error: &io::Error) -> String {
 }
 
 fn bind_one(listen: &Listen, addr: SocketAddr, congestion: Option<&str>) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if addr.is_ipv6() {

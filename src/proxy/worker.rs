@@ -137,7 +137,7 @@ fn run_on_epoll(seed: Seed) {
 }
 
 async fn run(seed: Seed) {
-    let Seed { index, listeners, settings, initial, mut mailbox, outbox, counters, node, .. } = seed;
+    let Seed { index, listeners, settings, driver, initial, mut mailbox, outbox, counters, node, .. } = seed;
     // Each core begins elsewhere in every ring, so that few requests do not all go to the same peer.
     let mut state = CoreState::new(index as u64);
     state.apply(&initial);
@@ -157,6 +157,8 @@ async fn run(seed: Seed) {
     let mut fds = Vec::new();
     for listener in listeners {
         fds.push(listener.as_raw_fd());
+        // An operation of the ring waits for as long as it takes, unless the socket forbids waiting.
+        let _ = listener.set_nonblocking(driver == Chosen::Epoll);
         let listener = TcpListener::from_std(listener).expect("the runtime takes a bound socket");
         monoio::spawn(accept(core.clone(), listener));
     }

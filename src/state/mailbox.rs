@@ -80,7 +80,7 @@ pub struct Outbox {
     records: mpsc::SyncSender<Vec<u8>>,
 }
 
-/// Where finished-request records arrive, as batches of [`crate::metrics::record`].
+/// Where finished-request records arrive, as batches of [`crate::metrics::record`]; an empty one is the last.
 pub type Records = mpsc::Receiver<Vec<u8>>;
 
 impl Outbox {
@@ -90,7 +90,12 @@ impl Outbox {
         (Self { acknowledge, records }, arriving)
     }
 
-    /// Hands over a batch of records; `false` when the log writer is behind and the batch was dropped.
+    /// Says that no batch follows. Needed because a core that ended may keep its outbox: its runtime frees nothing.
+    pub fn end_records(&self) {
+        let _ = self.records.send(Vec::new());
+    }
+
+    /// Hands over a batch of records, not empty; `false` when the log writer is behind and the batch was dropped.
     pub fn records(&self, batch: Vec<u8>) -> bool {
         self.records.try_send(batch).is_ok()
     }

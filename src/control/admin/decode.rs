@@ -72,8 +72,12 @@ pub fn gate(headers: &HeaderMap) -> Result<Format, Problem> {
 /// 400 for bad syntax, too many arguments, or nesting deeper than `ADMIN_JSON_DEPTH_MAX`.
 pub async fn decode(format: Format, body: Bytes) -> Result<Input, Problem> {
     let fields = match format {
-        Format::Absent => return Ok(Input { untyped: true, absent: true, ..Input::default() }),
-        Format::Json => return Ok(Input { fields: json(&body)?, untyped: false, absent: false }),
+        Format::Absent => {
+            return Ok(Input { untyped: true, absent: true, ..Input::default() });
+        }
+        Format::Json => {
+            return Ok(Input { fields: json(&body)?, untyped: false, absent: false });
+        }
         Format::Form => form::object(form::pairs(&body, ADMIN_ARGUMENTS_MAX).map_err(bad_form)?, true),
         Format::Multipart { boundary: None } => Map::new(),
         Format::Multipart { boundary: Some(boundary) } => form::object(multipart(boundary, body).await?, true),

@@ -22,6 +22,8 @@ pub mod targets;
 mod replay;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::control::admin::access::Access;
 use crate::control::admin::decode::Input;

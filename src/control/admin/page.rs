@@ -64,7 +64,9 @@ impl Wanted {
         let size = match size(query)? {
             None => PAGE_ROWS_DEFAULT,
             Some(number) if number.fract() == 0.0 && (1.0..=PAGE_ROWS_MAX as f64).contains(&number) => number as usize,
-            Some(_) => return Err(Problem::BadSize("size must be an integer between 1 and 1000")),
+            Some(_) => {
+                return Err(Problem::BadSize("size must be an integer between 1 and 1000"));
+            }
         };
         let after = match argument(query, "offset") {
             None => None,

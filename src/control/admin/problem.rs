@@ -2,12 +2,12 @@
 //! Always: one problem, one status, one documented shape.
 
 use crate::control::admin::reply::Reply;
-use crate::state::compile::Refusal;
 use crate::control::store::tables::Conflict;
 use crate::control::validate::Unresolved;
 use crate::entity::violation::Violation;
 use crate::entity::violation::Violations;
 use crate::entity::violation::lua_literal;
+use crate::state::compile::Refusal;
 use hyper::StatusCode;
 use serde_json::Map;
 use serde_json::Value;

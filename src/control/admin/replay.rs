@@ -9,7 +9,13 @@ use serde_json::Value;
 use std::collections::HashMap;
 
 /// Differences that are meant, by name of the record.
-const MEANT: &[(&str, &str)] = &[];
+const MEANT: &[(&str, &str)] = &[
+    ("schema/routes", "the rules by protocol depend on the variant and are not listed"),
+    ("schema/upstreams", "the default of healthchecks names its threshold too"),
+    ("page/nested-next", "which rows are on the second page depends on random ids"),
+    ("routes/create-path-regex-bad", "the reason is that of another regex library"),
+    ("routes/create-json-headers-empty-list", "refused by the rule it breaks, not by a compiler behind it"),
+];
 
 /// Ports that the requests name, as in the record's environment.
 const PORTS: &[(&str, &str)] =
@@ -77,6 +83,9 @@ impl Bindings {
     }
 
     fn matches_text(&mut self, want: &str, got: &str) -> bool {
+        if want.starts_with("<html>") {
+            return want == got;
+        }
         let Some(start) = want.find('<').filter(|start| want[*start..].contains('>')) else {
             return want == got;
         };
@@ -124,6 +133,10 @@ async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
         let name = record["name"].as_str().unwrap().to_string();
         total += 1;
         let (request, want) = (&record["request"], &record["response"]);
+        if name == "page/make-1" {
+            // The recording went on with an empty gateway here.
+            empty(admin).await;
+        }
         let target = bindings.fill(request["path"].as_str().unwrap());
         let body = bindings.fill(request["body"].as_str().unwrap_or_default());
         let (Some(target), Some(mut body)) = (target, body) else {
@@ -179,6 +192,16 @@ async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
         }
     }
     (total, differing)
+}
+
+async fn empty(admin: &Admin<Fake>) {
+    for collection in ["plugins", "routes", "services", "consumers", "upstreams"] {
+        let (_, page) = testing::get(admin, &format!("/{collection}?size=1000")).await;
+        for row in page["data"].as_array().into_iter().flatten() {
+            let path = format!("/{collection}/{}", row["id"].as_str().unwrap());
+            assert_eq!(testing::ask(admin, "DELETE", &path, &[], "").await.status, 204, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

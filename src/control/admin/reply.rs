@@ -9,7 +9,7 @@ use hyper::header::HeaderValue;
 use serde_json::Value;
 
 const JSON: &str = "application/json; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
+const HTML: &str = "text/html; charset=UTF-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Status, body and what else has to be in the head.

@@ -8,6 +8,8 @@ use crate::control::admin::Surface;
 use crate::control::admin::problem::Problem;
 use crate::control::store::Publish;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::limits::ADMIN_BODY_MS_MAX;
+use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::limits::ADMIN_HEAD_MS_MAX;
 use http_body_util::BodyExt;
 use http_body_util::Full;
@@ -16,6 +18,7 @@ use http_body_util::Limited;
 use hyper::Method;
 use hyper::Response;
 use hyper::StatusCode;
+use hyper::body::Body;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -147,8 +150,13 @@ impl Socket {
 async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P>>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
-        // Finished connections are collected as new ones come, so that their number does not grow without bound.
         while connections.try_join_next().is_some() {}
+        if connections.len() >= ADMIN_CONNECTIONS_MAX {
+            tokio::select! {
+                _ = connections.join_next() => {}
+                _ = stop.changed() => break,
+            }
+        }
         let stopped = stop.clone();
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -244,9 +252,19 @@ async fn respond<P: Publish>(
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Problem> {
-    match Limited::new(body, ADMIN_BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::Page(StatusCode::PAYLOAD_TOO_LARGE)),
-        Err(_) => Err(Problem::bad_request("the request body could not be read")),
+    const TOO_LARGE: Problem = Problem::Page(StatusCode::PAYLOAD_TOO_LARGE);
+    // Announced as too large: not read at all.
+    if body.size_hint().lower() > ADMIN_BODY_BYTES_MAX as u64 {
+        return Err(TOO_LARGE);
+    }
+    let whole = Limited::new(body, ADMIN_BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(Duration::from_millis(ADMIN_BODY_MS_MAX), whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),
+        Ok(Err(_)) => Err(Problem::bad_request("the request body could not be read")),
+        Err(_) => {
+            let text = format!("the request body did not arrive within {ADMIN_BODY_MS_MAX} ms");
+            Err(Problem::Plain(StatusCode::REQUEST_TIMEOUT, text))
+        }
     }
 }

@@ -112,7 +112,9 @@ fn shown_bytes(bytes: u64, query: &[Pair]) -> Result<Value, Problem> {
             Some(scale) if scale < 0 => {
                 return Err(Problem::bad_request("scale must be equal or greater than 0"));
             }
-            _ => return Err(Problem::bad_request(format!("invalid scale '{text}' (expected 0 to {SCALE_MAX})"))),
+            _ => {
+                return Err(Problem::bad_request(format!("invalid scale '{text}' (expected 0 to {SCALE_MAX})")));
+            }
         },
     };
     let (divisor, name) = match unit.as_str() {

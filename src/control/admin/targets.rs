@@ -44,7 +44,9 @@ impl<P: Publish> Admin<P> {
         let size = match page::size(&call.query)? {
             None => PAGE_ROWS_DEFAULT,
             Some(size) if size >= 1.0 => (size as usize).min(PAGE_ROWS_MAX),
-            Some(_) => return Err(Problem::BadSize("size must be an integer between 1 and 1000")),
+            Some(_) => {
+                return Err(Problem::BadSize("size must be an integer between 1 and 1000"));
+            }
         };
         let skip = match page::argument(&call.query, "offset") {
             None => 0,

@@ -3,9 +3,13 @@
 //! Never: validates fields or speaks HTTP. Always: a reader takes a view without waiting for a write, and a write
 //! that was begun is finished even when whoever asked for it is gone.
 
+mod index;
 pub mod journal;
 pub mod tables;
 pub mod transaction;
+
+#[cfg(test)]
+mod tests;
 
 use crate::control::store::journal::Change;
 use crate::control::store::journal::Journal;

@@ -1,13 +1,14 @@
 //! The truth in memory: every row as its canonical JSON text, and the indexes that find it.
-//! Owns: lookups, pages, uniqueness and references. Never: waits, touches a disk, validates fields.
+//! Owns: lookups and pages. Never: waits, touches a disk, validates fields; changes are in `index`.
 //! Always: cloning is cheap (the maps share their nodes), so a reader's view and a write in progress are clones.
 
+use crate::control::store::index::group_text;
 use crate::entity::ENTITIES;
 use crate::entity::Entity;
-use crate::entity::schema::OnDelete;
 use rpds::RedBlackTreeMapSync;
 use serde_json::Map;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -69,25 +70,38 @@ pub enum Conflict {
 }
 
 /// Position of an entity in `ENTITIES`.
-type KindIdx = u8;
+pub(super) type KindIdx = u8;
 /// Position of a unique key of an entity: its groups first, then its unique fields, in declaration order.
-type KeyIdx = u8;
+pub(super) type KeyIdx = u8;
 
 #[derive(Clone, Debug, Default)]
-struct Table {
-    rows: RedBlackTreeMapSync<Uuid, Arc<Entry>>,
-    unique: RedBlackTreeMapSync<(KeyIdx, Box<str>), Uuid>,
+pub(super) struct Table {
+    pub(super) rows: RedBlackTreeMapSync<Uuid, Arc<Entry>>,
+    pub(super) unique: RedBlackTreeMapSync<(KeyIdx, Box<str>), Uuid>,
     /// (reference, parent, child); the reference counts in declaration order.
-    links: RedBlackTreeMapSync<(u8, Uuid, Uuid), ()>,
-    tags: RedBlackTreeMapSync<(Arc<str>, Uuid), ()>,
+    pub(super) links: RedBlackTreeMapSync<(u8, Uuid, Uuid), ()>,
+    pub(super) tags: RedBlackTreeMapSync<(Arc<str>, Uuid), ()>,
+}
+
+impl Table {
+    /// Rows that have a tag, in order of id.
+    fn with_tag(&self, tag: &str, after: Option<Uuid>) -> impl Iterator<Item = Uuid> + '_ {
+        let tag: Arc<str> = Arc::from(tag);
+        let start = match after {
+            Some(id) => Bound::Excluded((tag.clone(), id)),
+            None => Bound::Included((tag.clone(), Uuid::nil())),
+        };
+        let rows = self.tags.range((start, Bound::Unbounded)).map(|(key, ())| key);
+        rows.take_while(move |(found, _)| *found == tag).map(|(_, id)| *id)
+    }
 }
 
 /// All rows, at one moment. Rows that have expired by then are invisible.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    kinds: Vec<Table>,
-    tags: RedBlackTreeMapSync<Tagged, ()>,
-    expiries: RedBlackTreeMapSync<(u64, KindIdx, Uuid), ()>,
+    pub(super) kinds: Vec<Table>,
+    pub(super) tags: RedBlackTreeMapSync<Tagged, ()>,
+    pub(super) expiries: RedBlackTreeMapSync<(u64, KindIdx, Uuid), ()>,
     pub version: u64,
     pub now_ms: u64,
 }
@@ -120,7 +134,7 @@ impl Tables {
         self.holder(entity, group as KeyIdx, &group_text(names, row))
     }
 
-    fn holder(&self, entity: &Entity, key: KeyIdx, value: &str) -> Option<Uuid> {
+    pub(super) fn holder(&self, entity: &Entity, key: KeyIdx, value: &str) -> Option<Uuid> {
         let id = *self.table(entity)?.unique.get(&(key, Box::from(value)))?;
         self.get(entity, id).map(|_| id)
     }
@@ -136,15 +150,24 @@ impl Tables {
         let Some(table) = self.table(entity) else {
             return Page { rows: Vec::new(), more: false };
         };
-        let all = || table.rows.range((after_bound(after), Bound::Unbounded)).map(|(id, _)| *id);
-        let tagged = |tag: &str, id: Uuid| table.tags.contains_key(&(Arc::from(tag), id));
         match tags {
-            None => self.take(entity, all(), size),
+            None => {
+                let ids = table.rows.range((after_bound(after), Bound::Unbounded));
+                self.take(entity, ids.map(|(id, _)| *id), size)
+            }
             Some(TagFilter::All(wanted)) => {
-                self.take(entity, all().filter(|id| wanted.iter().all(|tag| tagged(tag, *id))), size)
+                let Some((first, others)) = wanted.split_first() else {
+                    return Page { rows: Vec::new(), more: false };
+                };
+                let has = |id: &Uuid| others.iter().all(|tag| table.tags.contains_key(&(Arc::from(&**tag), *id)));
+                self.take(entity, table.with_tag(first, after).filter(has), size)
             }
             Some(TagFilter::Any(wanted)) => {
-                self.take(entity, all().filter(|id| wanted.iter().any(|tag| tagged(tag, *id))), size)
+                // Of each tag no more rows than the page can need; one more tells whether there is another page.
+                let alive = |id: &Uuid| self.get(entity, *id).is_some();
+                let each = wanted.iter().map(|tag| table.with_tag(tag, after).filter(alive).take(size + 1));
+                let ids: BTreeSet<Uuid> = each.flatten().collect();
+                self.take(entity, ids.into_iter(), size)
             }
         }
     }
@@ -161,7 +184,7 @@ impl Tables {
         self.take(entity, self.child_ids(entity, field, parent, after), size)
     }
 
-    fn child_ids(
+    pub(super) fn child_ids(
         &self,
         entity: &Entity,
         field: &str,
@@ -231,101 +254,13 @@ impl Tables {
     fn table(&self, entity: &Entity) -> Option<&Table> {
         self.kinds.get(usize::from(kind_idx(entity)))
     }
-
-    /// Whether the row may stand under `id`: keys free, references alive.
-    pub fn admit(&self, entity: &'static Entity, id: Uuid, row: &Map<String, Value>) -> Result<(), Conflict> {
-        for (key, names, value) in unique_keys(entity, row) {
-            if self.holder(entity, key, &value).is_some_and(|holder| holder != id) {
-                let fields = names.iter().map(|name| (name.to_string(), row.get(*name).cloned().unwrap_or_default()));
-                return Err(Conflict::Unique(fields.collect()));
-            }
-        }
-        for reference in entity.references() {
-            let Some(parent) = row.get(reference.field).filter(|value| !value.is_null()) else {
-                continue;
-            };
-            let target = crate::entity::find(reference.entity).zip(reference_id(parent));
-            if target.and_then(|(entity, id)| self.get(entity, id)).is_none() {
-                let id = parent.get("id").cloned().unwrap_or_default();
-                return Err(Conflict::Dangling { field: reference.field, entity: reference.entity, id });
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a row and its index entries; what stood under the id is replaced. Admit it first.
-    pub fn put(&mut self, entity: &'static Entity, id: Uuid, row: &Map<String, Value>, expires_at_ms: Option<u64>) {
-        self.remove(entity, id);
-        let kind = kind_idx(entity);
-        let table = &mut self.kinds[usize::from(kind)];
-        for (key, _, value) in unique_keys(entity, row) {
-            table.unique.insert_mut((key, value.into_boxed_str()), id);
-        }
-        for (index, reference) in entity.references().enumerate() {
-            if let Some(parent) = row.get(reference.field).and_then(reference_id) {
-                table.links.insert_mut((index as u8, parent, id), ());
-            }
-        }
-        for tag in tags_of(row) {
-            table.tags.insert_mut((tag.clone(), id), ());
-            self.tags.insert_mut(Tagged { id, entity: entity.name, tag }, ());
-        }
-        if let Some(at_ms) = expires_at_ms {
-            self.expiries.insert_mut((at_ms, kind, id), ());
-        }
-        let body = Value::Object(row.clone()).to_string().into();
-        table.rows.insert_mut(id, Arc::new(Entry { body, expires_at_ms }));
-    }
-
-    /// Removes a row and its index entries; whether there was one.
-    pub fn remove(&mut self, entity: &'static Entity, id: Uuid) -> bool {
-        let kind = kind_idx(entity);
-        let table = &mut self.kinds[usize::from(kind)];
-        let Some(entry) = table.rows.get(&id).cloned() else {
-            return false;
-        };
-        let row = entry.row();
-        for (key, _, value) in unique_keys(entity, &row) {
-            table.unique.remove_mut(&(key, value.into_boxed_str()));
-        }
-        for (index, reference) in entity.references().enumerate() {
-            if let Some(parent) = row.get(reference.field).and_then(reference_id) {
-                table.links.remove_mut(&(index as u8, parent, id));
-            }
-        }
-        for tag in tags_of(&row) {
-            table.tags.remove_mut(&(tag.clone(), id));
-            self.tags.remove_mut(&Tagged { id, entity: entity.name, tag });
-        }
-        if let Some(at_ms) = entry.expires_at_ms {
-            self.expiries.remove_mut(&(at_ms, kind, id));
-        }
-        table.rows.remove_mut(&id)
-    }
-
-    /// The rows that go with a row, the deepest first; or who forbids it.
-    pub fn cascade(&self, parent: &'static Entity, id: Uuid) -> Result<Vec<(&'static Entity, Uuid)>, Conflict> {
-        let mut gone = Vec::new();
-        for child in ENTITIES.iter().copied() {
-            for reference in child.references().filter(|reference| reference.entity == parent.name) {
-                for child_id in self.child_ids(child, reference.field, id, None) {
-                    if reference.on_delete == OnDelete::Restrict {
-                        return Err(Conflict::Referenced { child: child.name, parent: parent.name });
-                    }
-                    gone.extend(self.cascade(child, child_id)?);
-                    gone.push((child, child_id));
-                }
-            }
-        }
-        Ok(gone)
-    }
 }
 
 fn after_bound(after: Option<Uuid>) -> Bound<Uuid> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
-fn kind_idx(entity: &Entity) -> KindIdx {
+pub(super) fn kind_idx(entity: &Entity) -> KindIdx {
     let position = ENTITIES.iter().position(|known| known.name == entity.name);
     position.expect("every entity stands in ENTITIES") as KindIdx
 }
@@ -333,31 +268,4 @@ fn kind_idx(entity: &Entity) -> KindIdx {
 /// The id in `{"id": "..."}`.
 pub fn reference_id(reference: &Value) -> Option<Uuid> {
     reference.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok())
-}
-
-/// The unique keys of a row in the order in which conflicts are reported: groups, then single fields that are set.
-fn unique_keys(entity: &'static Entity, row: &Map<String, Value>) -> Vec<(KeyIdx, Vec<&'static str>, String)> {
-    let mut keys = Vec::new();
-    for names in entity.unique_together {
-        keys.push((keys.len() as KeyIdx, names.to_vec(), group_text(names, row)));
-    }
-    let mut next = keys.len() as KeyIdx;
-    for field in entity.record.fields.iter().filter(|field| field.unique) {
-        match row.get(field.name) {
-            None | Some(Value::Null) => {}
-            Some(Value::String(text)) => keys.push((next, vec![field.name], text.clone())),
-            Some(other) => keys.push((next, vec![field.name], other.to_string())),
-        }
-        next += 1;
-    }
-    keys
-}
-
-fn group_text(names: &[&str], row: &Map<String, Value>) -> String {
-    names.iter().map(|name| row.get(*name).cloned().unwrap_or_default()).collect::<Value>().to_string()
-}
-
-fn tags_of(row: &Map<String, Value>) -> Vec<Arc<str>> {
-    let tags = row.get("tags").and_then(Value::as_array).into_iter().flatten();
-    tags.filter_map(Value::as_str).map(Arc::from).collect()
 }
