@@ -1,1 +1,13 @@
+//! The whole gateway from outside: the real binary, curl, nginx and scripted peers.
+//! One file for each theme, one test for each behaviour; what they share is in `harness`.
 
+mod harness;
+
+mod acknowledged;
+mod bad_input;
+mod bodies;
+mod broken_upstreams;
+mod faults;
+mod forwarding;
+mod smuggling;
+mod walkthrough;
