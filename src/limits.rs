@@ -1,6 +1,94 @@
 //! Every bound of the program, with its unit in its name. A bound that an operator may change is a setting
 //! (`config`), and its default stands here.
 
+/// First read of a client connection: holds nearly every request head with a small body. Grows up to the head limit.
+pub const CLIENT_READ_BYTES: usize = 4 << 10;
+/// Room for a response head and a small body, read in one piece.
+pub const UPSTREAM_READ_BYTES: usize = 20 << 10;
+/// Room kept in front of a response, so that the rewritten head and the body leave in one write without a copy of the body.
+pub const RESPONSE_HEADROOM_BYTES: usize = 2 << 10;
+/// Each of the two buffers that carry a streamed body.
+pub const STREAM_BUFFER_BYTES: usize = 64 << 10;
+/// A request body up to this size is held in memory until the upstream has answered, so that a failed try can be repeated;
+/// a longer one is streamed.
+pub const REQUEST_BODY_HELD_BYTES: usize = 64 << 10;
+/// Bytes of an unwanted request body that are read and thrown away so that the connection can be kept; beyond it is closed.
+pub const REQUEST_BODY_DRAINED_BYTES: u64 = 256 << 10;
+/// How long the rest of a refused request is listened to before the connection is closed, so that the answer is not lost to
+/// a reset.
+pub const LINGER_MS: u64 = 2_000;
+/// Interim (1xx) answers that one upstream may send before its answer.
+pub const INTERIM_RESPONSES_MAX: usize = 16;
+/// Period of the sweep that looks for overdue sockets, and so the precision of every data-plane timeout.
+pub const SWEEP_MS: u64 = 50;
+/// How long a request waits for the first resolution of its service's host name.
+pub const FIRST_RESOLUTION_MS: u64 = 5_000;
+/// How long a write waits for the acknowledgement of a core before that core is reported instead of waited for.
+pub const ACKNOWLEDGE_MS: u64 = 5_000;
+/// Finished-request records gathered by a core before they are handed to the log writer.
+pub const RECORD_BATCH_BYTES: usize = 64 << 10;
+/// Batches of records that may wait for the log writer; beyond it records are dropped and counted.
+pub const RECORD_BATCHES_WAITING_MAX: usize = 64;
+/// Entries of a round-robin list. Weights whose exact list would be longer are scaled down to fit.
+pub const RING_ENTRIES_MAX: usize = 1 << 16;
+/// Submission queue of one core's ring; its completion queue is four times as long.
+pub const URING_ENTRIES: u32 = 4096;
+
+const _: () = assert!(RESPONSE_HEADROOM_BYTES < UPSTREAM_READ_BYTES, "a response needs room behind the headroom");
+const _: () = assert!(REQUEST_BODY_HELD_BYTES as u64 <= REQUEST_BODY_DRAINED_BYTES, "what may be held may be drained");
+// ---- HTTP messages (`http`) ----
+
+/// Longest request line accepted by default, bytes without its CRLF. Above: 414.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
+/// Longest single field line of a request accepted by default, bytes without its CRLF. Above: 400, as Kong says.
+pub const REQUEST_FIELD_BYTES_MAX: usize = 8 << 10;
+/// Longest request head accepted by default, bytes with the empty line that ends it. Above: 400, as Kong says.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 48 << 10;
+/// Most fields of a request head accepted by default. Above: 431.
+pub const REQUEST_FIELDS_MAX: usize = 128;
+/// Longest response head accepted from an upstream by default, bytes with the empty line that ends it. Above: 502.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 40 << 10;
+/// Most fields of a response head accepted by default. Above: 502.
+pub const RESPONSE_FIELDS_MAX: usize = 256;
+/// Most fields of any head, whatever the settings say: the parser's table lives on the stack.
+pub const FIELDS_MAX: usize = 256;
+/// Largest body length that a head may announce, bytes: what fits a signed 64-bit offset on every peer.
+pub const BODY_LENGTH_MAX: u64 = i64::MAX as u64;
+
+/// Most hexadecimal digits of a chunk size, leading zeros included.
+pub const CHUNK_SIZE_DIGITS_MAX: u32 = 16;
+/// Most bytes of extensions of one chunk, and of all chunks per MiB of body begun.
+pub const CHUNK_EXTENSION_BYTES_MAX: u64 = 4 << 10;
+/// Most bytes of the trailer section of a chunked body.
+pub const TRAILER_BYTES_MAX: u32 = 8 << 10;
+
+const _: () = assert!(REQUEST_FIELDS_MAX <= FIELDS_MAX && RESPONSE_FIELDS_MAX <= FIELDS_MAX);
+const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
+const _: () = assert!(REQUEST_FIELD_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
+// router
+
+/// A route path (or regex) longer than this is refused. It bounds how deep a path trie can nest, which is walked by
+/// recursion when a route is taken out.
+pub const ROUTE_PATH_BYTES_MAX: usize = 4 << 10;
+/// Index entries of one route (hosts x paths); applying a route costs time in proportion to it.
+pub const ROUTE_ENTRIES_MAX: usize = 1 << 14;
+/// A compiled regex of a route, in bytes of program. Shared by all cores.
+pub const ROUTE_REGEX_PROGRAM_BYTES_MAX: usize = 10 << 20;
+/// What one core may cache to run one regex quickly, in bytes; beyond it the regex runs slower, never wrong.
+pub const ROUTE_REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
+/// Parentheses and repetitions of a regex may nest so deep.
+pub const ROUTE_REGEX_NESTING_MAX: u32 = 100;
+const _: () = assert!(ROUTE_ENTRIES_MAX < u16::MAX as usize, "positions inside a route are u16");
+/// Exchanges (a request's working memory) that a core keeps for reuse.
+pub const EXCHANGES_KEPT_MAX: usize = 1024;
+/// An exchange that has grown beyond this is freed instead of kept.
+pub const EXCHANGE_KEPT_BYTES_MAX: usize = 256 << 10;
+/// Room left in a batch for the next record, so that a batch does not grow.
+pub const RECORD_ROOM_BYTES: usize = 2 << 10;
+/// Longest gap between two writes of a response to a client that does not read.
+pub const CLIENT_WRITE_MS: u64 = 60_000;
+/// Pause of a core's accept loop when the system is out of descriptors.
+pub const ACCEPT_PAUSE_MS: u64 = 20;
 /// How many versions the store's log of changes keeps.
 pub const CHANGE_LOG_VERSIONS_MAX: u64 = 100_000;
 /// Largest body of an Admin API request.

@@ -1,1 +1,26 @@
-//! (being written)
+//! kong.conf syntax, environment and flags -> [`Settings`].
+//! Owns: the table of every property, how its text is read, which properties of Kong mean nothing here.
+//! Never: reads files, the environment or the clock; the caller hands in texts, so that every case is a table test.
+//! Always: all errors of all sources are reported together; a value that parses has an effect.
+
+mod file;
+mod foreign;
+mod kind;
+mod listen;
+mod load;
+mod nearest;
+mod numbers;
+mod peers;
+mod properties;
+mod texts;
+mod tokens;
+mod words;
+
+pub use kind::{Kind, Problem};
+pub use listen::{Listen, ListenAddr};
+pub use load::{ConfigError, Loaded, Origin, Sources, Warning};
+pub use peers::{Cidr, PortMap, TrustedIps, port_seen};
+pub use properties::{PROPERTIES, Property, Settings};
+pub use texts::{Secret, User};
+pub use tokens::{RequestHeaders, ResponseHeaders};
+pub use words::{Database, DnsRecord, Driver, ErrorType, LogLevel, Plugins, Workers};

@@ -1,5 +1,209 @@
-//! (being written)
+//! The control plane: everything that may block, allocate and take its time.
+//! Owns: the tokio runtime, the store, the Admin API, host names, logs, signals. Never: touches a data core but by posting.
+//! Always: a write is answered when it is durable and every core serves it; a restart serves before the Admin API opens.
 
+pub mod access_log;
 pub mod admin;
+pub mod node;
+pub mod publish;
+pub mod resolve;
 pub mod store;
 pub mod validate;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+
+use crate::config::Listen;
+use crate::config::ListenAddr;
+use crate::config::Settings;
+use crate::control::admin::Admin;
+use crate::control::admin::AdminConfig;
+use crate::control::admin::PluginInfo;
+use crate::control::admin::Surface;
+use crate::control::admin::server::AdminServer;
+use crate::control::admin::server::Listen as AdminListen;
+use crate::control::node::ThisNode;
+use crate::control::publish::Acknowledged;
+use crate::control::publish::CoreEnd;
+use crate::control::publish::Publisher;
+use crate::control::store::Opened;
+use crate::control::store::Publish;
+use crate::control::store::Store;
+use crate::plugins::PLUGINS;
+use crate::state::delta::Delta;
+use crate::state::mailbox::Post;
+
+/// The running control plane.
+pub struct Control {
+    runtime: Runtime,
+    store: Arc<Store<Publisher>>,
+    node: Arc<ThisNode>,
+    server: Option<AdminServer>,
+}
+
+/// What an operator asks of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// TERM, QUIT: finish what is under way, then end.
+    Drain,
+    /// INT: end now.
+    Stop,
+    /// HUP: read the configuration again.
+    Reload,
+    /// USR1: open the log files again.
+    ReopenLogs,
+}
+
+impl Control {
+    /// Opens the store and compiles what it holds: the delta with which the cores start.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and what to do.
+    pub fn open(
+        settings: &Settings,
+        node: ThisNode,
+        cores: Vec<CoreEnd>,
+        acknowledged: Acknowledged,
+    ) -> Result<(Self, Arc<Delta>), String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("ringway-control")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the control runtime cannot start: {error}"))?;
+        let _inside = runtime.enter();
+        let opened = runtime.block_on(Opened::open(&settings.database_path)).map_err(|error| error.to_string())?;
+        let rows: Vec<_> = opened.rows().collect();
+        let started = Publisher::start(settings, cores, acknowledged, opened.version(), &rows);
+        let (publisher, initial) = started.map_err(|refusals| {
+            let reasons = refusals.iter().map(|r| format!("\n  {} {} {}: {}", r.entity, r.id, r.field, r.message));
+            let reasons: String = reasons.collect();
+            format!("{} holds what this version cannot serve:{reasons}", settings.database_path.display())
+        })?;
+        let node = Arc::new(node.with_cores(publisher.cores().clone()));
+        let store = opened.into_store(publisher);
+        runtime.spawn(store.clone().purge());
+        drop(_inside);
+        Ok((Self { runtime, store, node, server: None }, initial))
+    }
+
+    /// Waits until every core serves the configuration that was opened.
+    ///
+    /// # Errors
+    /// Cores that did not come up in time.
+    pub fn wait_until_served(&self) -> Result<(), String> {
+        let version = self.store.view().version;
+        let applied = self.runtime.block_on(Publisher::wait(self.store.publisher().served(version)));
+        match applied.late.as_slice() {
+            [] => Ok(()),
+            late => Err(format!("cores {late:?} did not start in time")),
+        }
+    }
+
+    /// Opens the Admin API and the status listener. Answers where they listen.
+    ///
+    /// # Errors
+    /// The address that cannot be bound.
+    pub fn open_admin(&mut self, settings: &Settings, proxy: &[SocketAddr]) -> Result<Vec<AdminListen>, String> {
+        let plugins = PLUGINS.iter().filter(|kind| settings.plugins.enabled(kind.schema.name));
+        let plugins = plugins.map(|kind| PluginInfo { schema: &kind.schema, priority: i64::from(kind.priority) });
+        let mut configuration = settings.describe();
+        configuration.insert("proxy_listeners".into(), listeners(proxy.iter().copied()));
+        configuration.insert("admin_listeners".into(), listeners(tcp(&settings.admin_listen)));
+        configuration.insert("status_listeners".into(), listeners(tcp(&settings.status_listen)));
+        let config = AdminConfig {
+            configuration,
+            plugins: plugins.collect(),
+            gui_origins: settings.admin_gui_url.clone(),
+            token: settings.admin_token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned()),
+        };
+        let admin = Arc::new(Admin::new(config, self.store.clone(), self.node.clone()));
+        let surfaces = [(&settings.admin_listen, Surface::Admin), (&settings.status_listen, Surface::Status)];
+        let listen: Vec<_> = surfaces
+            .into_iter()
+            .flat_map(|(listens, surface)| listens.iter().map(move |listen| (admin_address(listen), surface)))
+            .collect();
+        let _inside = self.runtime.enter();
+        let server = AdminServer::start(admin, &listen).map_err(|error| error.to_string())?;
+        let addrs = server.local_addrs().to_vec();
+        self.server = Some(server);
+        Ok(addrs)
+    }
+
+    /// Waits for the next signal.
+    pub fn next_asked(&self) -> Asked {
+        self.runtime.block_on(async {
+            let on = |kind| signal(kind).expect("these signals may be caught");
+            let (mut term, mut quit) = (on(SignalKind::terminate()), on(SignalKind::quit()));
+            let (mut int, mut hup) = (on(SignalKind::interrupt()), on(SignalKind::hangup()));
+            let mut usr1 = on(SignalKind::user_defined1());
+            tokio::select! {
+                _ = term.recv() => Asked::Drain,
+                _ = quit.recv() => Asked::Drain,
+                _ = int.recv() => Asked::Stop,
+                _ = hup.recv() => Asked::Reload,
+                _ = usr1.recv() => Asked::ReopenLogs,
+            }
+        })
+    }
+
+    /// Gives the cores settings that may change while running.
+    pub fn apply_settings(&self, settings: Arc<Settings>) {
+        self.store.publisher().tell(&Post::Settings(settings));
+    }
+
+    /// Tells the cores to finish what is under way and to end.
+    pub fn drain(&self) {
+        self.node.set_draining();
+        self.store.publisher().tell(&Post::Drain);
+    }
+
+    /// Tells the cores to end at once.
+    pub fn stop(&self) {
+        self.store.publisher().tell(&Post::Stop);
+    }
+
+    /// Closes the Admin API, lets writes in progress finish, closes the store.
+    pub fn close(mut self, patience: Duration) {
+        let server = self.server.take();
+        let store = self.store.clone();
+        self.runtime.block_on(async {
+            if let Some(server) = server {
+                server.stop(patience).await;
+            }
+            store.close().await;
+        });
+        self.runtime.shutdown_timeout(patience);
+    }
+}
+
+fn tcp(listens: &[Listen]) -> impl Iterator<Item = SocketAddr> {
+    listens.iter().filter_map(|listen| match listen.addr {
+        ListenAddr::Tcp(addr) => Some(addr),
+        ListenAddr::Unix(_) => None,
+    })
+}
+
+/// Listeners as Kong shows them in `GET /`.
+fn listeners(addrs: impl Iterator<Item = SocketAddr>) -> Value {
+    addrs
+        .map(|addr| {
+            json!({"ip": addr.ip().to_string(), "port": addr.port(), "listener": addr.to_string(),
+                   "ssl": false, "http2": false, "proxy_protocol": false})
+        })
+        .collect()
+}
+
+fn admin_address(listen: &Listen) -> AdminListen {
+    match &listen.addr {
+        ListenAddr::Tcp(addr) => AdminListen::Tcp(*addr),
+        ListenAddr::Unix(path) => AdminListen::Unix(path.clone()),
+    }
+}

@@ -23,11 +23,7 @@ pub struct Unresolved {
 ///
 /// # Errors
 /// The references that name rows which do not exist.
-pub fn resolve(
-    entity: &Entity,
-    input: &mut Map<String, Value>,
-    tables: &Tables,
-) -> Result<(), Vec<Unresolved>> {
+pub fn resolve(entity: &Entity, input: &mut Map<String, Value>, tables: &Tables) -> Result<(), Vec<Unresolved>> {
     let mut missing = Vec::new();
     for reference in entity.references() {
         let Some(Value::Object(given)) = input.get(reference.field) else {
@@ -40,17 +36,9 @@ pub fn resolve(
             continue;
         };
         let unique = referenced.record.fields.iter().filter(|field| field.unique);
-        let named = unique.filter_map(|field| {
-            given
-                .get(field.name)?
-                .as_str()
-                .map(|value| (field.name, value))
-        });
-        let named: Vec<(&'static str, &str)> =
-            named.filter(|(_, value)| !value.is_empty()).collect();
-        let found = named
-            .iter()
-            .find_map(|(key, value)| tables.find(referenced, key, value));
+        let named = unique.filter_map(|field| given.get(field.name)?.as_str().map(|value| (field.name, value)));
+        let named: Vec<(&'static str, &str)> = named.filter(|(_, value)| !value.is_empty()).collect();
+        let found = named.iter().find_map(|(key, value)| tables.find(referenced, key, value));
         match found {
             Some(id) => {
                 let resolved = Map::from_iter([("id".to_string(), Value::from(id.to_string()))]);
@@ -64,26 +52,16 @@ pub fn resolve(
             })),
         }
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(missing)
-    }
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
 /// Whether a plugin's protocols have to be compared with those of its route or service: decided on the input before
 /// names are resolved, since Kong leaves out scopes that are given by name (spec/entities.md section 6).
 pub fn compares_protocols(input: &Map<String, Value>, partial: bool) -> bool {
     if partial {
-        return ["protocols", "route", "service"]
-            .iter()
-            .any(|name| input.contains_key(*name));
+        return ["protocols", "route", "service"].iter().any(|name| input.contains_key(*name));
     }
-    let by_id = |name: &str| {
-        input
-            .get(name)
-            .is_some_and(|scope| reference_id(scope).is_some())
-    };
+    let by_id = |name: &str| input.get(name).is_some_and(|scope| reference_id(scope).is_some());
     input.contains_key("protocols") && (by_id("route") || by_id("service"))
 }
 
@@ -92,32 +70,23 @@ pub fn compares_protocols(input: &Map<String, Value>, partial: bool) -> bool {
 /// # Errors
 /// The violation of `protocols`.
 pub fn match_protocols(plugin: &Map<String, Value>, tables: &Tables) -> Result<(), Violations> {
-    let spoken = |row: &Map<String, Value>| {
-        row.get("protocols")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let spoken = |row: &Map<String, Value>| row.get("protocols").and_then(Value::as_array).cloned().unwrap_or_default();
     let own = spoken(plugin);
-    let shares =
-        |row: &Map<String, Value>| spoken(row).iter().any(|protocol| own.contains(protocol));
+    let shares = |row: &Map<String, Value>| spoken(row).iter().any(|protocol| own.contains(protocol));
     let scope = |name: &str| plugin.get(name).and_then(reference_id);
     let routes = &crate::entity::route::ROUTES;
     if let Some(route) = scope("route") {
         return match tables.get(routes, route) {
-            Some(entry) if !shares(&entry.row()) => Err(Violations::of(
-                "protocols",
-                "must match the associated route's protocols",
-            )),
+            Some(entry) if !shares(&entry.row()) => {
+                Err(Violations::of("protocols", "must match the associated route's protocols"))
+            }
             _ => Ok(()),
         };
     }
     let Some(service) = scope("service") else {
         return Ok(());
     };
-    let of_service = tables
-        .children(routes, "service", service, None, usize::MAX)
-        .rows;
+    let of_service = tables.children(routes, "service", service, None, usize::MAX).rows;
     if of_service.is_empty() || of_service.iter().any(|entry| shares(&entry.row())) {
         return Ok(());
     }

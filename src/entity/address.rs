@@ -38,24 +38,14 @@ impl Address {
             Some((host, port)) => (host, Some(port)),
         };
         let port = port.map(parse_port).transpose()?;
-        if host
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.')
-            && !host.is_empty()
-        {
+        if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && !host.is_empty() {
             let host = parse_v4(host).ok_or(BadAddress::V4)?;
-            return Ok(Address {
-                host: Host::V4(host),
-                port,
-            });
+            return Ok(Address { host: Host::V4(host), port });
         }
         if !is_name(host) {
             return Err(BadAddress::Name);
         }
-        Ok(Address {
-            host: Host::Name(host.to_string()),
-            port,
-        })
+        Ok(Address { host: Host::Name(host.to_string()), port })
     }
 
     /// As a target is stored: IPv4 without leading zeros, IPv6 in full, lower-case, bracketed; the port always said.
@@ -65,11 +55,7 @@ impl Address {
             Host::Name(name) => format!("{name}:{port}"),
             Host::V4(address) => format!("{address}:{port}"),
             Host::V6(address) => {
-                let groups: Vec<String> = address
-                    .segments()
-                    .iter()
-                    .map(|group| format!("{group:04x}"))
-                    .collect();
+                let groups: Vec<String> = address.segments().iter().map(|group| format!("{group:04x}")).collect();
                 format!("[{}]:{port}", groups.join(":"))
             }
         }
@@ -77,13 +63,8 @@ impl Address {
 }
 
 fn parse_port(text: &str) -> Result<u16, BadAddress> {
-    let digits =
-        !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits {
-        text.parse().map_err(|_| BadAddress::Port)
-    } else {
-        Err(BadAddress::Port)
-    }
+    let digits = !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().map_err(|_| BadAddress::Port) } else { Err(BadAddress::Port) }
 }
 
 /// Leading zeros are decimal, as the admin may have typed them.
@@ -91,9 +72,7 @@ fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0u8; 4];
     let mut parts = text.split('.');
     for octet in &mut octets {
-        let part = parts
-            .next()
-            .filter(|part| !part.is_empty() && part.len() <= 3)?;
+        let part = parts.next().filter(|part| !part.is_empty() && part.len() <= 3)?;
         *octet = part.parse().ok()?;
     }
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
@@ -112,10 +91,7 @@ fn parse_v6(text: &str) -> Result<Address, BadAddress> {
         }
     };
     let host = host.parse().map_err(|_| BadAddress::V6)?;
-    Ok(Address {
-        host: Host::V6(host),
-        port,
-    })
+    Ok(Address { host: Host::V6(host), port })
 }
 
 /// Letters, digits, `.`, `_`, `-`; no empty label but a final one, no label that ends in `-`.
@@ -125,9 +101,7 @@ fn is_name(text: &str) -> bool {
         && labels.split('.').all(|label| {
             !label.is_empty()
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
         })
 }
 
@@ -148,8 +122,7 @@ pub fn is_ip_or_cidr(text: &str) -> bool {
     } else {
         return false;
     };
-    let digits =
-        (1..=3).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = (1..=3).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_digit());
     digits && prefix.parse::<u16>().is_ok_and(|bits| bits <= longest)
 }
 
@@ -168,10 +141,7 @@ mod tests {
         check("1.2.3.4", Ok("1.2.3.4:8000"));
         check("001.02.3.4:80", Ok("1.2.3.4:80"));
         check("::1", Ok("[0000:0000:0000:0000:0000:0000:0000:0001]:8000"));
-        check(
-            "[::1]:80",
-            Ok("[0000:0000:0000:0000:0000:0000:0000:0001]:80"),
-        );
+        check("[::1]:80", Ok("[0000:0000:0000:0000:0000:0000:0000:0001]:80"));
         check("a_b", Ok("a_b:8000"));
         check("-a.com", Ok("-a.com:8000"));
         check("a.com.", Ok("a.com.:8000"));

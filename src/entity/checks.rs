@@ -71,13 +71,7 @@ impl EntityCheck {
         then_field: &'static str,
         then_match: Match,
     ) -> EntityCheck {
-        EntityCheck::Conditional(Conditional {
-            if_field,
-            if_match,
-            then_field,
-            then_match,
-            then_err: None,
-        })
+        EntityCheck::Conditional(Conditional { if_field, if_match, then_field, then_match, then_err: None })
     }
 }
 
@@ -91,36 +85,18 @@ pub(super) fn run_checks<'a>(
     // What a check itself reports does not keep later checks from running.
     let wrong = found.clone();
     let good = |names: &[&str]| !names.iter().any(|name| wrong.touches(name));
-    let non_empty = |names: &[&str]| {
-        names
-            .iter()
-            .filter(|name| !is_empty(at_path(row, name)))
-            .count()
-    };
+    let non_empty = |names: &[&str]| names.iter().filter(|name| !is_empty(at_path(row, name))).count();
     for check in checks {
         let violated = match check {
             EntityCheck::AtLeastOneOf(names) if good(names) && non_empty(names) == 0 => {
-                let when = if write == Write::Partial {
-                    "when updating, "
-                } else {
-                    ""
-                };
-                format!(
-                    "{when}at least one of these fields must be non-empty: {}",
-                    quoted(names)
-                )
+                let when = if write == Write::Partial { "when updating, " } else { "" };
+                format!("{when}at least one of these fields must be non-empty: {}", quoted(names))
             }
             EntityCheck::OnlyOneOf(names) if good(names) && non_empty(names) != 1 => {
-                format!(
-                    "exactly one of these fields must be non-empty: {}",
-                    quoted(names)
-                )
+                format!("exactly one of these fields must be non-empty: {}", quoted(names))
             }
             EntityCheck::MutuallyExclusive(names) if good(names) && non_empty(names) > 1 => {
-                format!(
-                    "only one or none of these fields must be set: {}",
-                    quoted(names)
-                )
+                format!("only one or none of these fields must be set: {}", quoted(names))
             }
             EntityCheck::MutuallyRequired(names)
                 if good(names) && non_empty(names) != 0 && non_empty(names) != names.len() =>
@@ -153,10 +129,7 @@ fn conditional(rule: &Conditional, row: &Map<String, Value>) -> Option<(String, 
     let wrong = meets(rule.then_match, at_path(row, rule.then_field)).err()?;
     let entity = match rule.then_err {
         Some(text) => text.to_string(),
-        None => format!(
-            "failed conditional validation given value of field '{}'",
-            rule.if_field
-        ),
+        None => format!("failed conditional validation given value of field '{}'", rule.if_field),
     };
     Some((entity, wrong))
 }
@@ -179,11 +152,9 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
             Some(list) if list.len() == wanted => Ok(()),
             _ => Err(format!("length must be {wanted}")),
         },
-        (Match::ElementsNotOneOf(choices), value) => value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .try_for_each(|item| check_not_one_of(choices, item)),
+        (Match::ElementsNotOneOf(choices), value) => {
+            value.as_array().into_iter().flatten().try_for_each(|item| check_not_one_of(choices, item))
+        }
         (Match::Check(check), value) => value.as_str().map_or(Ok(()), |text| check.test(text)),
     }
 }
@@ -191,10 +162,7 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
 /// The value at a dotted path; null when something on the way is missing.
 pub fn at_path<'a>(row: &'a Map<String, Value>, path: &str) -> &'a Value {
     let mut parts = path.split('.');
-    let mut value = parts
-        .next()
-        .and_then(|name| row.get(name))
-        .unwrap_or(&Value::Null);
+    let mut value = parts.next().and_then(|name| row.get(name)).unwrap_or(&Value::Null);
     for part in parts {
         value = value.get(part).unwrap_or(&Value::Null);
     }
@@ -212,10 +180,6 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn distinct(row: &Map<String, Value>, names: &[&str]) -> bool {
-    let values: Vec<&Value> = names
-        .iter()
-        .map(|name| at_path(row, name))
-        .filter(|value| !value.is_null())
-        .collect();
+    let values: Vec<&Value> = names.iter().map(|name| at_path(row, name)).filter(|value| !value.is_null()).collect();
     (1..values.len()).all(|index| !values[..index].contains(&values[index]))
 }

@@ -23,26 +23,21 @@ pub fn infer_value(field: &Field, value: Value) -> Value {
         return Value::Null;
     }
     match (field.kind, value) {
-        (Kind::Integer | Kind::Number, Value::String(text)) => {
-            number(&text).unwrap_or(Value::String(text))
-        }
+        (Kind::Integer | Kind::Number, Value::String(text)) => number(&text).unwrap_or(Value::String(text)),
         (Kind::Boolean, Value::String(text)) => match text.as_str() {
             "true" => Value::Bool(true),
             "false" => Value::Bool(false),
             _ => Value::String(text),
         },
-        (Kind::Array(element) | Kind::Set(element), Value::Array(list)) => list
-            .into_iter()
-            .map(|item| infer_value(element, item))
-            .collect(),
-        (
-            Kind::Array(element) | Kind::Set(element),
-            scalar @ (Value::String(_) | Value::Bool(_)),
-        ) => Value::Array(vec![infer_value(element, scalar)]),
-        (Kind::Map { values, .. }, Value::Object(map)) => map
-            .into_iter()
-            .map(|(key, item)| (key, infer_value(values, item)))
-            .collect(),
+        (Kind::Array(element) | Kind::Set(element), Value::Array(list)) => {
+            list.into_iter().map(|item| infer_value(element, item)).collect()
+        }
+        (Kind::Array(element) | Kind::Set(element), scalar @ (Value::String(_) | Value::Bool(_))) => {
+            Value::Array(vec![infer_value(element, scalar)])
+        }
+        (Kind::Map { values, .. }, Value::Object(map)) => {
+            map.into_iter().map(|(key, item)| (key, infer_value(values, item))).collect()
+        }
         (Kind::Record(record), Value::Object(mut row)) => {
             let aliases = record.shorthands.iter().map(|shorthand| &shorthand.field);
             infer(record.fields.iter().chain(aliases), &mut row);
@@ -68,10 +63,7 @@ pub fn infer_blindly(value: Value) -> Value {
             _ => Value::String(text),
         },
         Value::Array(list) => list.into_iter().map(infer_blindly).collect(),
-        Value::Object(map) => map
-            .into_iter()
-            .map(|(key, item)| (key, infer_blindly(item)))
-            .collect(),
+        Value::Object(map) => map.into_iter().map(|(key, item)| (key, infer_blindly(item))).collect(),
         other => other,
     }
 }
@@ -80,21 +72,9 @@ pub fn infer_blindly(value: Value) -> Value {
 pub fn number(text: &str) -> Option<Value> {
     let text = text.trim();
     let unsigned = text.strip_prefix('-').unwrap_or(text);
-    if let Some(hex) = unsigned
-        .strip_prefix("0x")
-        .or_else(|| unsigned.strip_prefix("0X"))
-    {
-        let magnitude = i64::from_str_radix(hex, 16)
-            .ok()
-            .filter(|_| !hex.starts_with(['+', '-']))?;
-        return Some(
-            if unsigned.len() < text.len() {
-                -magnitude
-            } else {
-                magnitude
-            }
-            .into(),
-        );
+    if let Some(hex) = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X")) {
+        let magnitude = i64::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with(['+', '-']))?;
+        return Some(if unsigned.len() < text.len() { -magnitude } else { magnitude }.into());
     }
     // `inf` and `nan` are numbers to Rust only.
     if !unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.') {

@@ -34,12 +34,7 @@ impl Moment {
 }
 
 /// Sets what only the server may set: `updated_at` always; on creation also what is `auto` and absent.
-pub fn stamp<'a>(
-    fields: impl Iterator<Item = &'a Field>,
-    row: &mut Map<String, Value>,
-    created: bool,
-    moment: Moment,
-) {
+pub fn stamp<'a>(fields: impl Iterator<Item = &'a Field>, row: &mut Map<String, Value>, created: bool, moment: Moment) {
     for field in fields {
         let absent = !row.contains_key(field.name);
         match field.auto {
@@ -67,10 +62,7 @@ fn random_text(len: usize) -> String {
     while out.len() < len {
         let bytes = Uuid::new_v4().into_bytes();
         // Bytes 6 and 8 carry fixed bits. A byte of 248 or more would favour the first letters.
-        let random = bytes
-            .iter()
-            .enumerate()
-            .filter(|(index, byte)| !matches!(index, 6 | 8) && **byte < 248);
+        let random = bytes.iter().enumerate().filter(|(index, byte)| !matches!(index, 6 | 8) && **byte < 248);
         for (_, byte) in random.take(len - out.len()) {
             out.push(ALPHABET[usize::from(*byte % 62)] as char);
         }
@@ -86,9 +78,7 @@ pub fn expand(shorthands: &[Shorthand], row: &mut Map<String, Value>) {
         };
         match shorthand.meaning {
             Meaning::Expands(run) => {
-                if matches!(value, Value::Null)
-                    || value.as_str().is_some_and(|text| !text.is_empty())
-                {
+                if matches!(value, Value::Null) || value.as_str().is_some_and(|text| !text.is_empty()) {
                     let fields = run(value);
                     row.remove(shorthand.field.name);
                     row.extend(fields);
@@ -171,19 +161,11 @@ fn record_of_defaults(record: &Record) -> Value {
 }
 
 /// PATCH: records merge, everything else is replaced whole.
-pub fn merge<'a>(
-    fields: impl Iterator<Item = &'a Field>,
-    row: &mut Map<String, Value>,
-    patch: Map<String, Value>,
-) {
+pub fn merge<'a>(fields: impl Iterator<Item = &'a Field>, row: &mut Map<String, Value>, patch: Map<String, Value>) {
     let fields: Vec<&Field> = fields.collect();
     for (name, mut value) in patch {
         let field = fields.iter().find(|field| field.name == name);
-        match (
-            field.map(|field| field.kind),
-            row.get_mut(&name),
-            &mut value,
-        ) {
+        match (field.map(|field| field.kind), row.get_mut(&name), &mut value) {
             (Some(Kind::Record(record)), Some(Value::Object(stored)), Value::Object(patch)) => {
                 for shorthand in record.shorthands {
                     stored.remove(shorthand.field.name);
@@ -200,10 +182,7 @@ pub fn merge<'a>(
 
 /// The stored form: declared order, no duplicates in sets, lower-case ids, references by id alone, aliases shown
 /// beside the fields they stand for.
-pub fn canonical<'a>(
-    fields: impl Iterator<Item = &'a Field>,
-    mut row: Map<String, Value>,
-) -> Map<String, Value> {
+pub fn canonical<'a>(fields: impl Iterator<Item = &'a Field>, mut row: Map<String, Value>) -> Map<String, Value> {
     let mut out = Map::new();
     for field in fields {
         let value = row.remove(field.name).unwrap_or(Value::Null);
@@ -224,10 +203,9 @@ fn canonical_value(field: &Field, value: Value) -> Value {
             }
             Value::Object(row)
         }
-        (Kind::Array(element), Value::Array(list)) => list
-            .into_iter()
-            .map(|item| canonical_value(element, item))
-            .collect(),
+        (Kind::Array(element), Value::Array(list)) => {
+            list.into_iter().map(|item| canonical_value(element, item)).collect()
+        }
         (Kind::Set(element), Value::Array(list)) => {
             let mut kept: Vec<Value> = Vec::with_capacity(list.len());
             for item in list {
@@ -238,15 +216,11 @@ fn canonical_value(field: &Field, value: Value) -> Value {
             }
             Value::Array(kept)
         }
-        (Kind::Map { values, .. }, Value::Object(map)) => map
-            .into_iter()
-            .map(|(key, item)| (key, canonical_value(values, item)))
-            .collect(),
+        (Kind::Map { values, .. }, Value::Object(map)) => {
+            map.into_iter().map(|(key, item)| (key, canonical_value(values, item))).collect()
+        }
         (Kind::Foreign { .. }, Value::Object(mut reference)) => {
-            let id = reference
-                .remove("id")
-                .map(lower_case)
-                .unwrap_or(Value::Null);
+            let id = reference.remove("id").map(lower_case).unwrap_or(Value::Null);
             Value::Object(Map::from_iter([("id".to_string(), id)]))
         }
         (Kind::String, value) if field.uuid => lower_case(value),
@@ -266,16 +240,11 @@ pub fn whole(value: Value) -> Value {
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT_MAX => {
-                (float as i64).into()
-            }
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT_MAX => (float as i64).into(),
             _ => Value::Number(number),
         },
         Value::Array(list) => list.into_iter().map(whole).collect(),
-        Value::Object(map) => map
-            .into_iter()
-            .map(|(key, item)| (key, whole(item)))
-            .collect(),
+        Value::Object(map) => map.into_iter().map(|(key, item)| (key, whole(item))).collect(),
         other => other,
     }
 }

@@ -18,10 +18,7 @@ use serde_json::Value;
 use serde_json::json;
 
 /// `{"fields": [...], "entity_checks": [...]}`.
-pub fn document<'a>(
-    fields: impl Iterator<Item = &'a Field>,
-    checks: impl Iterator<Item = &'a EntityCheck>,
-) -> Value {
+pub fn document<'a>(fields: impl Iterator<Item = &'a Field>, checks: impl Iterator<Item = &'a EntityCheck>) -> Value {
     json!({ "fields": named(fields), "entity_checks": checks.map(check).collect::<Vec<Value>>() })
 }
 
@@ -29,23 +26,15 @@ pub fn document<'a>(
 pub fn record_document(record: &Record, checks: &[EntityCheck]) -> Value {
     let mut out = Map::new();
     out.insert("fields".to_string(), named(record.fields.iter()));
-    out.insert(
-        "entity_checks".to_string(),
-        checks.iter().map(check).collect(),
-    );
+    out.insert("entity_checks".to_string(), checks.iter().map(check).collect());
     if !record.shorthands.is_empty() {
-        out.insert(
-            "shorthand_fields".to_string(),
-            record.shorthands.iter().map(shorthand).collect(),
-        );
+        out.insert("shorthand_fields".to_string(), record.shorthands.iter().map(shorthand).collect());
     }
     Value::Object(out)
 }
 
 fn named<'a>(fields: impl Iterator<Item = &'a Field>) -> Value {
-    fields
-        .map(|field| json!({ field.name: attributes(field) }))
-        .collect()
+    fields.map(|field| json!({ field.name: attributes(field) })).collect()
 }
 
 fn attributes(field: &Field) -> Value {
@@ -66,10 +55,7 @@ fn attributes(field: &Field) -> Value {
                 put("entity_checks", record.checks.iter().map(check).collect());
             }
             if !record.shorthands.is_empty() {
-                put(
-                    "shorthand_fields",
-                    record.shorthands.iter().map(shorthand).collect(),
-                );
+                put("shorthand_fields", record.shorthands.iter().map(shorthand).collect());
             }
         }
         Kind::Foreign { entity, on_delete } => {
@@ -105,12 +91,7 @@ fn attributes(field: &Field) -> Value {
 }
 
 fn rules(field: &Field, put: &mut impl FnMut(&str, Value)) {
-    let literals = |values: &[Literal]| {
-        values
-            .iter()
-            .map(|value| value.to_value())
-            .collect::<Value>()
-    };
+    let literals = |values: &[Literal]| values.iter().map(|value| value.to_value()).collect::<Value>();
     if let Some(value) = field.eq {
         put("eq", value.to_value());
     }
@@ -129,11 +110,7 @@ fn rules(field: &Field, put: &mut impl FnMut(&str, Value)) {
     if let Some((low, high)) = field.between {
         put("between", json!([low, high]));
     }
-    for (name, len) in [
-        ("len_eq", field.len_eq),
-        ("len_min", field.len_min),
-        ("len_max", field.len_max),
-    ] {
+    for (name, len) in [("len_eq", field.len_eq), ("len_min", field.len_min), ("len_max", field.len_max)] {
         if let Some(len) = len {
             put(name, len.into());
         }
@@ -185,14 +162,7 @@ fn type_name(kind: Kind) -> &'static str {
 
 fn shorthand(shorthand: &Shorthand) -> Value {
     let mut shown = attributes(&shorthand.field);
-    if let (
-        Meaning::Alias {
-            path,
-            message,
-            removal_in_version,
-        },
-        Value::Object(out),
-    ) = (shorthand.meaning, &mut shown)
+    if let (Meaning::Alias { path, message, removal_in_version }, Value::Object(out)) = (shorthand.meaning, &mut shown)
     {
         let deprecation = json!({
             "replaced_with": [{ "path": path }], "message": message, "removal_in_version": removal_in_version,
@@ -228,12 +198,7 @@ fn conditional(rule: &Conditional) -> Value {
 }
 
 fn condition(condition: Match) -> Value {
-    let literals = |values: &[Literal]| {
-        values
-            .iter()
-            .map(|value| value.to_value())
-            .collect::<Value>()
-    };
+    let literals = |values: &[Literal]| values.iter().map(|value| value.to_value()).collect::<Value>();
     match condition {
         Match::Eq(value) => json!({ "eq": value.to_value() }),
         Match::OneOf(values) => json!({ "one_of": literals(values) }),
@@ -253,9 +218,7 @@ fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let present = map.into_iter().filter(|(_, item)| !item.is_null());
-            present
-                .map(|(name, item)| (name, without_nulls(item)))
-                .collect()
+            present.map(|(name, item)| (name, without_nulls(item))).collect()
         }
         other => other,
     }

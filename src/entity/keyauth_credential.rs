@@ -14,9 +14,6 @@ static RECORD: Record = Record::of(&[
     Field::id(),
     Field::created_at(),
     Field::owned_by("consumer", "consumers").required(),
-    Field::string("key")
-        .optional()
-        .unique()
-        .auto(Auto::RandomText),
+    Field::string("key").optional().unique().auto(Auto::RandomText),
     Field::tags(),
 ]);

@@ -89,10 +89,7 @@ pub struct Variant {
 
 impl Variant {
     pub fn of(overrides: &[Field], checks: &'static [EntityCheck]) -> Variant {
-        Variant {
-            overrides: overrides.to_vec(),
-            checks,
-        }
+        Variant { overrides: overrides.to_vec(), checks }
     }
 }
 
@@ -151,17 +148,10 @@ impl Entity {
 
     /// Fields that refer to other entities, in declaration order.
     pub fn references(&self) -> impl Iterator<Item = Reference> + use<> {
-        self.record
-            .fields
-            .iter()
-            .filter_map(|field| match field.kind {
-                Kind::Foreign { entity, on_delete } => Some(Reference {
-                    field: field.name,
-                    entity,
-                    on_delete,
-                }),
-                _ => None,
-            })
+        self.record.fields.iter().filter_map(|field| match field.kind {
+            Kind::Foreign { entity, on_delete } => Some(Reference { field: field.name, entity, on_delete }),
+            _ => None,
+        })
     }
 }
 
@@ -203,24 +193,14 @@ pub struct PluginSchema {
 }
 
 const HTTP_PROTOCOL: Field = Field::string("").one_of(strs!["grpc", "grpcs", "http", "https"]);
-pub(crate) const ANY_PROTOCOL: Field = Field::string("").one_of(strs![
-    "grpc",
-    "grpcs",
-    "http",
-    "https",
-    "tcp",
-    "tls",
-    "tls_passthrough",
-    "udp"
-]);
+pub(crate) const ANY_PROTOCOL: Field =
+    Field::string("").one_of(strs!["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"]);
 /// Plugins that understand HTTP only.
-pub const PROTOCOLS_HTTP: Field = Field::set("protocols", &HTTP_PROTOCOL)
-    .required()
-    .default_strs(&["grpc", "grpcs", "http", "https"]);
+pub const PROTOCOLS_HTTP: Field =
+    Field::set("protocols", &HTTP_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]);
 /// Plugins that also work on byte streams.
-pub const PROTOCOLS_ANY: Field = Field::set("protocols", &ANY_PROTOCOL)
-    .required()
-    .default_strs(&["grpc", "grpcs", "http", "https"]);
+pub const PROTOCOLS_ANY: Field =
+    Field::set("protocols", &ANY_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]);
 
 impl PluginSchema {
     /// A plugin for HTTP protocols that may be set on any scope.

@@ -5,12 +5,9 @@ use regex::Regex;
 
 /// The rules of *path* that are not said by the declaration: RFC 3986 characters, percent triplets.
 pub fn check_path(text: &str) -> Result<(), String> {
-    let allowed =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte);
     if !text.bytes().all(allowed) {
-        return Err(format!(
-            "invalid path: '{text}' (characters outside of the reserved list of RFC 3986 found)"
-        ));
+        return Err(format!("invalid path: '{text}' (characters outside of the reserved list of RFC 3986 found)"));
     }
     check_triplets(text)
 }
@@ -24,27 +21,14 @@ pub fn check_router_path(text: &str) -> Result<(), String> {
             Ok(_) => Ok(()),
             Err(error) => {
                 let reason = error.to_string();
-                let reason = reason
-                    .lines()
-                    .last()
-                    .unwrap_or_default()
-                    .trim_start_matches("error: ")
-                    .to_string();
-                Err(format!(
-                    "invalid regex: '{regex}' (PCRE returned: {reason})"
-                ))
+                let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
+                Err(format!("invalid regex: '{regex}' (PCRE returned: {reason})"))
             }
         };
     }
     check_triplets(text)?;
     let normal = normalise(text);
-    if normal == text {
-        Ok(())
-    } else {
-        Err(format!(
-            "non-normalized path, consider use '{normal}' instead"
-        ))
-    }
+    if normal == text { Ok(()) } else { Err(format!("non-normalized path, consider use '{normal}' instead")) }
 }
 
 fn check_triplets(text: &str) -> Result<(), String> {
@@ -52,10 +36,7 @@ fn check_triplets(text: &str) -> Result<(), String> {
     for (at, _) in text.match_indices('%') {
         let triplet = &bytes[at..bytes.len().min(at + 3)];
         if triplet.len() < 3 || !triplet[1..].iter().all(u8::is_ascii_hexdigit) {
-            return Err(format!(
-                "invalid url-encoded value: '{}'",
-                String::from_utf8_lossy(triplet)
-            ));
+            return Err(format!("invalid url-encoded value: '{}'", String::from_utf8_lossy(triplet)));
         }
     }
     Ok(())
@@ -71,11 +52,7 @@ fn decode_unreserved(text: &str) -> String {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = |index: usize| {
-            bytes
-                .get(index)
-                .and_then(|byte| (*byte as char).to_digit(16))
-        };
+        let hex = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
         match (bytes[at], hex(at + 1), hex(at + 2)) {
             (b'%', Some(high), Some(low)) => {
                 let byte = (high * 16 + low) as u8;
@@ -122,57 +99,25 @@ mod tests {
 
     #[test]
     fn service_paths_hold_rfc_3986_characters_and_whole_triplets() {
-        let check = |text: &str, want: Result<(), &str>| {
-            assert_eq!(check_path(text), want.map_err(str::to_string))
-        };
+        let check = |text: &str, want: Result<(), &str>| assert_eq!(check_path(text), want.map_err(str::to_string));
         check("/a%20b/c?x=1#f", Ok(()));
-        check(
-            "/a b",
-            Err("invalid path: '/a b' (characters outside of the reserved list of RFC 3986 found)"),
-        );
+        check("/a b", Err("invalid path: '/a b' (characters outside of the reserved list of RFC 3986 found)"));
         check("/a%zz", Err("invalid url-encoded value: '%zz'"));
         check("/a%2", Err("invalid url-encoded value: '%2'"));
     }
 
     #[test]
     fn route_prefixes_must_be_in_normal_form() {
-        let check = |text: &str, want: Result<(), &str>| {
-            assert_eq!(check_router_path(text), want.map_err(str::to_string))
-        };
-        for good in [
-            "/",
-            "/a/",
-            "/a b",
-            "/é",
-            "/[0-9]+",
-            "/a?b=1",
-            "/a%2Fb",
-            "/a%3Fb",
-            "~/a%zz",
-            "~/a/\\d+$",
-        ] {
+        let check =
+            |text: &str, want: Result<(), &str>| assert_eq!(check_router_path(text), want.map_err(str::to_string));
+        for good in ["/", "/a/", "/a b", "/é", "/[0-9]+", "/a?b=1", "/a%2Fb", "/a%3Fb", "~/a%zz", "~/a/\\d+$"] {
             check(good, Ok(()));
         }
-        check(
-            "/a%20b",
-            Err("non-normalized path, consider use '/a b' instead"),
-        );
-        check(
-            "/a/../b",
-            Err("non-normalized path, consider use '/b' instead"),
-        );
-        check(
-            "/./a",
-            Err("non-normalized path, consider use '/a' instead"),
-        );
-        check(
-            "/a%2f",
-            Err("non-normalized path, consider use '/a%2F' instead"),
-        );
-        check(
-            "/%41",
-            Err("non-normalized path, consider use '/A' instead"),
-        );
+        check("/a%20b", Err("non-normalized path, consider use '/a b' instead"));
+        check("/a/../b", Err("non-normalized path, consider use '/b' instead"));
+        check("/./a", Err("non-normalized path, consider use '/a' instead"));
+        check("/a%2f", Err("non-normalized path, consider use '/a%2F' instead"));
+        check("/%41", Err("non-normalized path, consider use '/A' instead"));
         check("/a%zz", Err("invalid url-encoded value: '%zz'"));
     }
 
@@ -180,9 +125,6 @@ mod tests {
     fn regex_paths_must_compile() {
         assert_eq!(check_router_path("~/(?<user>[a-z]+)/\\/x"), Ok(()));
         let refused = check_router_path("~/a(").unwrap_err();
-        assert!(
-            refused.starts_with("invalid regex: '/a(' (PCRE returned: "),
-            "{refused}"
-        );
+        assert!(refused.starts_with("invalid regex: '/a(' (PCRE returned: "), "{refused}");
     }
 }

@@ -11,9 +11,7 @@ static CACHE: Mutex<Option<HashMap<&'static str, Regex>>> = Mutex::new(None);
 /// Whether the Lua pattern matches somewhere in the text. A pattern that uses what has no regular counterpart
 /// (`%b`, `%f`, back references) matches nothing; a test keeps such patterns out of the tables.
 pub fn matches(lua: &'static str, text: &str) -> bool {
-    let mut cache = CACHE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut cache = CACHE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let cache = cache.get_or_insert_default();
     if !cache.contains_key(lua) {
         let Some(regex) = translate(lua).and_then(|source| Regex::new(&source).ok()) else {
@@ -21,9 +19,7 @@ pub fn matches(lua: &'static str, text: &str) -> bool {
         };
         cache.insert(lua, regex);
     }
-    cache
-        .get(lua)
-        .is_some_and(|regex| regex.is_match(text.as_bytes()))
+    cache.get(lua).is_some_and(|regex| regex.is_match(text.as_bytes()))
 }
 
 /// The regular expression of a Lua pattern.
@@ -88,9 +84,7 @@ fn set(bytes: &[u8], at: &mut usize) -> Option<String> {
                 *at += 1;
                 out.push_str(&escape(class)?);
             }
-            b'-' if *at - 1 > start && bytes.get(*at).is_some_and(|next| *next != b']') => {
-                out.push('-')
-            }
+            b'-' if *at - 1 > start && bytes.get(*at).is_some_and(|next| *next != b']') => out.push('-'),
             other => out.push_str(&literal(other)),
         }
     }
@@ -131,19 +125,11 @@ mod tests {
         let table: &[(&'static str, &[&str], &[&str])] = &[
             ("^%u+$", &["GET", "FOO"], &["get", "GeT", "", "A B"]),
             ("//", &["a//b", "//"], &["/", "/a/b"]),
-            (
-                "^[^*]*%*?[^*]*$",
-                &["a", "*.b", "a.*", "*"],
-                &["*.a.*", "**"],
-            ),
+            ("^[^*]*%*?[^*]*$", &["a", "*.b", "a.*", "*"], &["*.a.*", "**"]),
             ("^%*%.", &["*.a"], &["a.*", "x*.a"]),
             ("%.%*$", &["a.*"], &["*.a", "a.*b"]),
             ("^[Hh][Oo][Ss][Tt]$", &["host", "HOST"], &["hosts", "xhost"]),
-            (
-                "^[a-z][a-z%d-]-[a-z%d]+$",
-                &["ab", "my-vault", "a1"],
-                &["a", "A", "a-", "-a"],
-            ),
+            ("^[a-z][a-z%d-]-[a-z%d]+$", &["ab", "my-vault", "a1"], &["a", "A", "a-", "-a"]),
             ("^[%w-_]+$", &["a-b_c"], &["a b", ""]),
             ("^~/", &["~/a"], &["/a"]),
         ];

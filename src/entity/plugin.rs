@@ -21,18 +21,14 @@ pub static PLUGINS: Entity = Entity::new("plugins", "instance_name", &RECORD)
 static RECORD: Record = Record::of(&[
     Field::id(),
     Field::string("name").required(),
-    Field::string("instance_name")
-        .unique()
-        .check(Check::Utf8Name),
+    Field::string("instance_name").unique().check(Check::Utf8Name),
     Field::created_at(),
     Field::updated_at(),
     Field::owned_by("route", "routes").default(Literal::Null),
     Field::owned_by("service", "services").default(Literal::Null),
     Field::owned_by("consumer", "consumers").default(Literal::Null),
     Field::chosen_by_variant("config"),
-    Field::set("protocols", &ANY_PROTOCOL)
-        .required()
-        .default_strs(&["grpc", "grpcs", "http", "https"]),
+    Field::set("protocols", &ANY_PROTOCOL).required().default_strs(&["grpc", "grpcs", "http", "https"]),
     Field::boolean("enabled").required().default_bool(true),
     Field::tags(),
 ]);
@@ -44,31 +40,21 @@ fn by_name(row: &Map<String, Value>, plugins: PluginLookup<'_>) -> Result<Varian
         Some(_) => return Err(Violations::of("name", "expected a string")),
     };
     let Some(schema) = plugins(name) else {
-        let text =
-            format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
+        let text = format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
         return Err(Violations::of("name", text));
     };
-    Ok(Variant {
-        overrides: overrides(schema),
-        checks: schema.checks,
-    })
+    Ok(Variant { overrides: overrides(schema), checks: schema.checks })
 }
 
 /// The fields that a kind of plugin has differently from the others.
 pub fn overrides(schema: &'static PluginSchema) -> Vec<Field> {
     let scopes = [
-        (
-            schema.consumer_scope,
-            Field::foreign("consumer", "consumers"),
-        ),
+        (schema.consumer_scope, Field::foreign("consumer", "consumers")),
         (schema.route_scope, Field::foreign("route", "routes")),
         (schema.service_scope, Field::foreign("service", "services")),
     ];
-    let mut fields: Vec<Field> = scopes
-        .into_iter()
-        .filter(|(allowed, _)| !allowed)
-        .map(|(_, field)| field.eq(Literal::Null))
-        .collect();
+    let mut fields: Vec<Field> =
+        scopes.into_iter().filter(|(allowed, _)| !allowed).map(|(_, field)| field.eq(Literal::Null)).collect();
     fields.push(schema.protocols);
     fields.push(Field::record("config", &schema.config).required());
     fields

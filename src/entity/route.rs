@@ -23,21 +23,12 @@ pub static ROUTES: Entity = Entity::new("routes", "name", &RECORD).variant(by_pr
 const PROTOCOL: Field = Field::string("").one_of(PROTOCOLS);
 const METHOD: Field = Field::string("").matches("^%u+$");
 const HOST: Field = Field::string("")
-    .match_all(&[Pattern {
-        lua: "^[^*]*%*?[^*]*$",
-        err: "invalid wildcard: must have at most one wildcard",
-    }])
-    .match_any(
-        &["^%*%.", "%.%*$", "^[^*]*$"],
-        "invalid wildcard: must be placed at leftmost or rightmost label",
-    )
+    .match_all(&[Pattern { lua: "^[^*]*%*?[^*]*$", err: "invalid wildcard: must have at most one wildcard" }])
+    .match_any(&["^%*%.", "%.%*$", "^[^*]*$"], "invalid wildcard: must be placed at leftmost or rightmost label")
     .check(Check::RouteHost);
 const PATH: Field = Field::string("")
     .match_none(NO_EMPTY_SEGMENTS)
-    .match_any(
-        &["^/", "^~/"],
-        "should start with: / (fixed path) or ~/ (regex path)",
-    )
+    .match_any(&["^/", "^~/"], "should start with: / (fixed path) or ~/ (regex path)")
     .check(Check::RouterPath);
 const SNI: Field = Field::string("").check(Check::WildcardHost);
 const HEADER_NAME: Field = Field::string("")
@@ -48,49 +39,29 @@ const HEADER_NAME: Field = Field::string("")
     .check(Check::HeaderName);
 const HEADER_VALUE: Field = Field::string("");
 const HEADER_VALUES: Field = Field::array("", &HEADER_VALUE);
-static SOURCE: Record = Record::of(&[
-    Field::string("ip").check(Check::IpOrCidr),
-    Field::integer("port").between(0, 65535),
-])
-.checks(&[EntityCheck::AtLeastOneOf(&["ip", "port"])]);
+static SOURCE: Record =
+    Record::of(&[Field::string("ip").check(Check::IpOrCidr), Field::integer("port").between(0, 65535)])
+        .checks(&[EntityCheck::AtLeastOneOf(&["ip", "port"])]);
 const SOURCE_ELEMENT: Field = Field::record("", &SOURCE);
-const REDIRECT_STATUSES: &[Literal] = &[
-    Literal::Int(426),
-    Literal::Int(301),
-    Literal::Int(302),
-    Literal::Int(307),
-    Literal::Int(308),
-];
+const REDIRECT_STATUSES: &[Literal] =
+    &[Literal::Int(426), Literal::Int(301), Literal::Int(302), Literal::Int(307), Literal::Int(308)];
 
 static RECORD: Record = Record::of(&[
     Field::id(),
     Field::created_at(),
     Field::updated_at(),
     Field::string("name").unique().check(Check::Utf8Name),
-    Field::set("protocols", &PROTOCOL)
-        .required()
-        .len_min(1)
-        .default_strs(&["http", "https"])
-        .exclusive_subsets(&[
-            &["http", "https"],
-            &["tcp", "tls", "udp"],
-            &["tls_passthrough"],
-            &["grpc", "grpcs"],
-        ]),
-    Field::integer("https_redirect_status_code")
-        .required()
-        .default_int(426)
-        .one_of(REDIRECT_STATUSES),
+    Field::set("protocols", &PROTOCOL).required().len_min(1).default_strs(&["http", "https"]).exclusive_subsets(&[
+        &["http", "https"],
+        &["tcp", "tls", "udp"],
+        &["tls_passthrough"],
+        &["grpc", "grpcs"],
+    ]),
+    Field::integer("https_redirect_status_code").required().default_int(426).one_of(REDIRECT_STATUSES),
     Field::boolean("strip_path").required().default_bool(true),
-    Field::boolean("preserve_host")
-        .required()
-        .default_bool(false),
-    Field::boolean("request_buffering")
-        .required()
-        .default_bool(true),
-    Field::boolean("response_buffering")
-        .required()
-        .default_bool(true),
+    Field::boolean("preserve_host").required().default_bool(false),
+    Field::boolean("request_buffering").required().default_bool(true),
+    Field::boolean("response_buffering").required().default_bool(true),
     Field::tags(),
     Field::foreign("service", "services"),
     Field::set("snis", &SNI),
@@ -101,18 +72,14 @@ static RECORD: Record = Record::of(&[
     Field::array("paths", &PATH),
     Field::map("headers", &HEADER_NAME, &HEADER_VALUES),
     Field::integer("regex_priority").default_int(0),
-    Field::string("path_handling")
-        .default_str("v0")
-        .one_of(strs!["v0", "v1"]),
+    Field::string("path_handling").default_str("v0").one_of(strs!["v0", "v1"]),
 ])
 .checks(&[EntityCheck::Conditional(Conditional {
     if_field: "protocols",
     if_match: Match::ElementsNotOneOf(strs!["grpcs", "https", "tls", "tls_passthrough"]),
     then_field: "snis",
     then_match: Match::LenEq(0),
-    then_err: Some(
-        "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
-    ),
+    then_err: Some("'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'"),
 })]);
 
 /// The rules of one family of protocols.
@@ -123,8 +90,7 @@ struct Family {
 }
 
 const HTTP_ONLY_ERR: &str = "cannot set 'sources' when 'protocols' is 'http' or 'https'";
-const HTTP_DESTINATIONS_ERR: &str =
-    "cannot set 'destinations' when 'protocols' is 'http' or 'https'";
+const HTTP_DESTINATIONS_ERR: &str = "cannot set 'destinations' when 'protocols' is 'http' or 'https'";
 const NULL: Literal = Literal::Null;
 
 static FAMILIES: &[Family] = &[
@@ -162,9 +128,7 @@ static FAMILIES: &[Family] = &[
                 .default_bool(false)
                 .ne(Literal::Bool(true))
                 .err("cannot set 'strip_path' when 'protocols' is 'grpc' or 'grpcs'"),
-            Field::set("methods", &METHOD)
-                .eq(NULL)
-                .err("cannot set 'methods' when 'protocols' is 'grpc' or 'grpcs'"),
+            Field::set("methods", &METHOD).eq(NULL).err("cannot set 'methods' when 'protocols' is 'grpc' or 'grpcs'"),
             Field::set("sources", &SOURCE_ELEMENT)
                 .eq(NULL)
                 .err("cannot set 'sources' when 'protocols' is 'grpc' or 'grpcs'"),
@@ -176,18 +140,12 @@ static FAMILIES: &[Family] = &[
     },
 ];
 
-const fn must_set(
-    sources: &'static [&'static str],
-    run: fn(&Map<String, Value>) -> Result<(), String>,
-) -> EntityCheck {
+const fn must_set(sources: &'static [&'static str], run: fn(&Map<String, Value>) -> Result<(), String>) -> EntityCheck {
     EntityCheck::Custom(Custom { sources, run })
 }
 
 /// The first recognised protocol chooses the family; none recognised is the only thing wrong.
-fn by_protocol(
-    row: &Map<String, Value>,
-    _: crate::entity::PluginLookup<'_>,
-) -> Result<Variant, Violations> {
+fn by_protocol(row: &Map<String, Value>, _: crate::entity::PluginLookup<'_>) -> Result<Variant, Violations> {
     let listed = match row.get("protocols") {
         Some(Value::Array(list)) => list,
         Some(Value::Null) => return Err(Violations::of("protocols", "required field missing")),
@@ -197,28 +155,18 @@ fn by_protocol(
     let known = listed.iter().filter_map(Value::as_str).find_map(family_of);
     match (known, listed.first()) {
         (Some(family), _) => Ok(Variant::of(family.overrides, family.checks)),
-        (None, Some(Value::String(first))) => Err(Violations::of(
-            "protocols",
-            format!("unknown type: {first}"),
-        )),
-        (None, Some(first)) => Err(Violations::of(
-            "protocols",
-            format!("unknown type: {first}"),
-        )),
+        (None, Some(Value::String(first))) => Err(Violations::of("protocols", format!("unknown type: {first}"))),
+        (None, Some(first)) => Err(Violations::of("protocols", format!("unknown type: {first}"))),
         (None, None) => Err(Violations::of("protocols", "unknown type: nil")),
     }
 }
 
 fn family_of(protocol: &str) -> Option<&'static Family> {
-    FAMILIES
-        .iter()
-        .find(|family| family.protocols.contains(&protocol))
+    FAMILIES.iter().find(|family| family.protocols.contains(&protocol))
 }
 
 fn speaks(row: &Map<String, Value>, protocol: &str) -> bool {
-    row.get("protocols")
-        .and_then(Value::as_array)
-        .is_some_and(|list| list.iter().any(|item| item == protocol))
+    row.get("protocols").and_then(Value::as_array).is_some_and(|list| list.iter().any(|item| item == protocol))
 }
 
 /// One of the fields must hold something.
@@ -226,28 +174,19 @@ fn require(row: &Map<String, Value>, fields: &[&str], protocol: &str) -> Result<
     let set = |name: &&str| match row.get(*name) {
         Some(Value::Array(list)) => !list.is_empty(),
         // A header without values matches nothing: it is as good as none.
-        Some(Value::Object(map)) => map
-            .values()
-            .any(|values| values.as_array().is_none_or(|list| !list.is_empty())),
+        Some(Value::Object(map)) => map.values().any(|values| values.as_array().is_none_or(|list| !list.is_empty())),
         _ => false,
     };
     if fields.iter().any(set) {
         return Ok(());
     }
     let names: Vec<String> = fields.iter().map(|name| format!("'{name}'")).collect();
-    Err(format!(
-        "must set one of {} when 'protocols' is {protocol}",
-        names.join(", ")
-    ))
+    Err(format!("must set one of {} when 'protocols' is {protocol}", names.join(", ")))
 }
 
 fn http_must_set(row: &Map<String, Value>) -> Result<(), String> {
     if speaks(row, "https") {
-        return require(
-            row,
-            &["methods", "hosts", "headers", "paths", "snis"],
-            "'https'",
-        );
+        return require(row, &["methods", "hosts", "headers", "paths", "snis"], "'https'");
     }
     require(row, &["methods", "hosts", "headers", "paths"], "'http'")
 }
@@ -264,9 +203,5 @@ fn stream_must_set(row: &Map<String, Value>) -> Result<(), String> {
         return require(row, &["snis"], "")
             .map_err(|_| "must set snis when 'protocols' is 'tls_passthrough'".to_string());
     }
-    require(
-        row,
-        &["sources", "destinations", "snis"],
-        "'tcp', 'tls' or 'udp'",
-    )
+    require(row, &["sources", "destinations", "snis"], "'tcp', 'tls' or 'udp'")
 }

@@ -34,9 +34,7 @@ pub(super) fn check_rules(field: &Field, value: &Value) -> Result<(), String> {
         check_string(field, string)?;
     }
     if let Some(wanted) = field.contains
-        && value
-            .as_array()
-            .is_some_and(|list| !list.iter().any(|item| item == wanted))
+        && value.as_array().is_some_and(|list| !list.iter().any(|item| item == wanted))
     {
         return Err(format!("expected to contain: {wanted}"));
     }
@@ -125,10 +123,7 @@ pub(super) fn check_not_one_of(choices: &[Literal], value: &Value) -> Result<(),
 }
 
 fn listed(choices: &[Literal]) -> String {
-    let texts: Vec<String> = choices
-        .iter()
-        .map(|choice| plain(&choice.to_value()))
-        .collect();
+    let texts: Vec<String> = choices.iter().map(|choice| plain(&choice.to_value())).collect();
     texts.join(", ")
 }
 
@@ -144,24 +139,9 @@ fn check_exclusive(subsets: &[&[&str]], value: &Value) -> Result<(), String> {
     let Some(list) = value.as_array() else {
         return Ok(());
     };
-    let has = |subset: &&&[&str]| {
-        subset
-            .iter()
-            .any(|member| list.iter().any(|item| item == member))
-    };
-    let met: Vec<String> = subsets
-        .iter()
-        .filter(has)
-        .map(|subset| format!("({})", quoted(subset)))
-        .collect();
-    if met.len() > 1 {
-        Err(format!(
-            "these sets are mutually exclusive: {}",
-            met.join(", ")
-        ))
-    } else {
-        Ok(())
-    }
+    let has = |subset: &&&[&str]| subset.iter().any(|member| list.iter().any(|item| item == member));
+    let met: Vec<String> = subsets.iter().filter(has).map(|subset| format!("({})", quoted(subset))).collect();
+    if met.len() > 1 { Err(format!("these sets are mutually exclusive: {}", met.join(", "))) } else { Ok(()) }
 }
 
 pub(super) fn quoted(names: &[&str]) -> String {

@@ -148,11 +148,7 @@ pub enum Meaning {
     /// Replaced by the fields that the function returns; never shown (`services.url`).
     Expands(fn(&serde_json::Value) -> serde_json::Map<String, serde_json::Value>),
     /// A deprecated name for the field at `path`; accepted, and shown with the current value.
-    Alias {
-        path: &'static [&'static str],
-        message: &'static str,
-        removal_in_version: &'static str,
-    },
+    Alias { path: &'static [&'static str], message: &'static str, removal_in_version: &'static str },
 }
 
 impl Field {
@@ -215,23 +211,11 @@ impl Field {
     }
     /// A reference that forbids deleting what it refers to.
     pub const fn foreign(name: &'static str, entity: &'static str) -> Field {
-        Field::new(
-            name,
-            Kind::Foreign {
-                entity,
-                on_delete: OnDelete::Restrict,
-            },
-        )
+        Field::new(name, Kind::Foreign { entity, on_delete: OnDelete::Restrict })
     }
     /// A reference whose row goes when what it refers to goes.
     pub const fn owned_by(name: &'static str, entity: &'static str) -> Field {
-        Field::new(
-            name,
-            Kind::Foreign {
-                entity,
-                on_delete: OnDelete::Cascade,
-            },
-        )
+        Field::new(name, Kind::Foreign { entity, on_delete: OnDelete::Cascade })
     }
     pub const fn json(name: &'static str) -> Field {
         Field::new(name, Kind::Json)
@@ -393,12 +377,7 @@ impl Field {
 
 impl Record {
     pub const fn of(fields: &'static [Field]) -> Record {
-        Record {
-            fields,
-            checks: &[],
-            shorthands: &[],
-            custom: None,
-        }
+        Record { fields, checks: &[], shorthands: &[], custom: None }
     }
     pub const fn checks(mut self, checks: &'static [EntityCheck]) -> Record {
         self.checks = checks;
@@ -427,12 +406,9 @@ impl Literal {
             Literal::Strs(values) => values.to_vec().into(),
             Literal::Ints(values) => values.to_vec().into(),
             Literal::List(values) => values.iter().map(|value| value.to_value()).collect(),
-            Literal::Map(entries) => Value::Object(
-                entries
-                    .iter()
-                    .map(|(key, value)| (key.to_string(), value.to_value()))
-                    .collect(),
-            ),
+            Literal::Map(entries) => {
+                Value::Object(entries.iter().map(|(key, value)| (key.to_string(), value.to_value())).collect())
+            }
         }
     }
 }

@@ -18,20 +18,8 @@ use serde_json::json;
 pub static SERVICES: Entity = Entity::new("services", "name", &RECORD);
 
 /// Rules of *path* that Kong shows in schema documents.
-pub const NO_EMPTY_SEGMENTS: &[Pattern] = &[Pattern {
-    lua: "//",
-    err: "must not have empty segments",
-}];
-pub const PROTOCOLS: &[Literal] = strs![
-    "grpc",
-    "grpcs",
-    "http",
-    "https",
-    "tcp",
-    "tls",
-    "tls_passthrough",
-    "udp"
-];
+pub const NO_EMPTY_SEGMENTS: &[Pattern] = &[Pattern { lua: "//", err: "must not have empty segments" }];
+pub const PROTOCOLS: &[Literal] = strs!["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
 const TIMEOUT_MS_MAX: i64 = 2_147_483_646;
 const CA_ID: Field = Field::string("").uuid();
 
@@ -41,31 +29,17 @@ static RECORD: Record = Record::of(&[
     Field::updated_at(),
     Field::string("name").unique().check(Check::Utf8Name),
     Field::integer("retries").default_int(5).between(0, 32767),
-    Field::string("protocol")
-        .required()
-        .default_str("http")
-        .one_of(PROTOCOLS),
+    Field::string("protocol").required().default_str("http").one_of(PROTOCOLS),
     Field::string("host").required().check(Check::Host),
-    Field::integer("port")
-        .required()
-        .default_int(80)
-        .between(0, 65535),
+    Field::integer("port").required().default_int(80).between(0, 65535),
     path("path"),
-    Field::integer("connect_timeout")
-        .default_int(60000)
-        .between(1, TIMEOUT_MS_MAX),
-    Field::integer("write_timeout")
-        .default_int(60000)
-        .between(1, TIMEOUT_MS_MAX),
-    Field::integer("read_timeout")
-        .default_int(60000)
-        .between(1, TIMEOUT_MS_MAX),
+    Field::integer("connect_timeout").default_int(60000).between(1, TIMEOUT_MS_MAX),
+    Field::integer("write_timeout").default_int(60000).between(1, TIMEOUT_MS_MAX),
+    Field::integer("read_timeout").default_int(60000).between(1, TIMEOUT_MS_MAX),
     Field::tags(),
     Field::foreign("client_certificate", "certificates"),
     Field::boolean("tls_verify"),
-    Field::integer("tls_verify_depth")
-        .default(Literal::Null)
-        .between(0, 64),
+    Field::integer("tls_verify_depth").default(Literal::Null).between(0, 64),
     Field::array("ca_certificates", &CA_ID),
     Field::boolean("enabled").required().default_bool(true),
 ])
@@ -81,26 +55,15 @@ static RECORD: Record = Record::of(&[
     only_with_tls("tls_verify_depth"),
     only_with_tls("ca_certificates"),
 ])
-.shorthands(&[Shorthand {
-    field: Field::string("url"),
-    meaning: Meaning::Expands(split_url),
-}]);
+.shorthands(&[Shorthand { field: Field::string("url"), meaning: Meaning::Expands(split_url) }]);
 
 /// A path sent upstream: `/`-rooted, no empty segment, RFC 3986 characters.
 pub const fn path(name: &'static str) -> Field {
-    Field::string(name)
-        .starts_with("/")
-        .match_none(NO_EMPTY_SEGMENTS)
-        .check(Check::Path)
+    Field::string(name).starts_with("/").match_none(NO_EMPTY_SEGMENTS).check(Check::Path)
 }
 
 const fn only_with_tls(field: &'static str) -> EntityCheck {
-    EntityCheck::conditional(
-        "protocol",
-        Match::NotOneOf(strs!["https", "tls"]),
-        field,
-        Match::Eq(Literal::Null),
-    )
+    EntityCheck::conditional("protocol", Match::NotOneOf(strs!["https", "tls"]), field, Match::Eq(Literal::Null))
 }
 
 /// `url` into protocol, host, port and path; what cannot be split is left to the rules of these four.
@@ -126,9 +89,7 @@ fn split_url(url: &Value) -> Map<String, Value> {
         }
         None => (rest, Value::Null),
     };
-    let authority = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let (host, port) = split_port(authority);
     let protocol = match (&scheme, port) {
         (Some(scheme), _) => scheme.as_str(),
@@ -136,11 +97,7 @@ fn split_url(url: &Value) -> Map<String, Value> {
         (None, _) => "http",
     };
     let port = port.unwrap_or(if protocol == "https" { 443 } else { 80 });
-    let host = if host.is_empty() {
-        Value::Null
-    } else {
-        host.into()
-    };
+    let host = if host.is_empty() { Value::Null } else { host.into() };
     four(protocol.into(), host, port.into(), path)
 }
 
@@ -151,22 +108,13 @@ fn four(protocol: Value, host: Value, port: Value, path: Value) -> Map<String, V
 
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 /// The host without brackets, and the port when there is a numeric one.
 fn split_port(authority: &str) -> (&str, Option<u64>) {
-    let port = |text: &str| {
-        text.parse::<u64>()
-            .ok()
-            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    if let Some((host, after)) = authority
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
+    let port = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    if let Some((host, after)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, after.strip_prefix(':').and_then(port));
     }
     match authority.rsplit_once(':') {
@@ -185,90 +133,20 @@ mod tests {
     #[test]
     fn urls_are_split_as_kong_splits_them() {
         let check = |url: Value, protocol: Value, host: Value, port: u64, path: Value| {
-            assert_eq!(
-                split_url(&url),
-                four(protocol, host, port.into(), path),
-                "{url}"
-            );
+            assert_eq!(split_url(&url), four(protocol, host, port.into(), path), "{url}");
         };
         let none = Value::Null;
-        check(
-            "http://a.com".into(),
-            "http".into(),
-            "a.com".into(),
-            80,
-            none.clone(),
-        );
-        check(
-            "https://a.com".into(),
-            "https".into(),
-            "a.com".into(),
-            443,
-            none.clone(),
-        );
-        check(
-            "https://a.com:9000/x/y?q=1#f".into(),
-            "https".into(),
-            "a.com".into(),
-            9000,
-            "/x/y".into(),
-        );
-        check(
-            "http://u:p@a.com/".into(),
-            "http".into(),
-            "a.com".into(),
-            80,
-            "/".into(),
-        );
-        check(
-            "http://[::1]:81".into(),
-            "http".into(),
-            "::1".into(),
-            81,
-            none.clone(),
-        );
-        check(
-            "grpcs://a.com".into(),
-            "grpcs".into(),
-            "a.com".into(),
-            80,
-            none.clone(),
-        );
-        check(
-            "//a.com:443".into(),
-            "https".into(),
-            "a.com".into(),
-            443,
-            none.clone(),
-        );
-        check(
-            "//a.com".into(),
-            "http".into(),
-            "a.com".into(),
-            80,
-            none.clone(),
-        );
-        check(
-            "http://a.com?x=1".into(),
-            "http".into(),
-            "a.com?x=1".into(),
-            80,
-            none.clone(),
-        );
-        check(
-            "a.com".into(),
-            "http".into(),
-            none.clone(),
-            80,
-            "a.com".into(),
-        );
-        check(
-            "a.com:80".into(),
-            "a.com".into(),
-            none.clone(),
-            80,
-            "80".into(),
-        );
+        check("http://a.com".into(), "http".into(), "a.com".into(), 80, none.clone());
+        check("https://a.com".into(), "https".into(), "a.com".into(), 443, none.clone());
+        check("https://a.com:9000/x/y?q=1#f".into(), "https".into(), "a.com".into(), 9000, "/x/y".into());
+        check("http://u:p@a.com/".into(), "http".into(), "a.com".into(), 80, "/".into());
+        check("http://[::1]:81".into(), "http".into(), "::1".into(), 81, none.clone());
+        check("grpcs://a.com".into(), "grpcs".into(), "a.com".into(), 80, none.clone());
+        check("//a.com:443".into(), "https".into(), "a.com".into(), 443, none.clone());
+        check("//a.com".into(), "http".into(), "a.com".into(), 80, none.clone());
+        check("http://a.com?x=1".into(), "http".into(), "a.com?x=1".into(), 80, none.clone());
+        check("a.com".into(), "http".into(), none.clone(), 80, "a.com".into());
+        check("a.com:80".into(), "a.com".into(), none.clone(), 80, "80".into());
         check(none.clone(), "null".into(), none.clone(), 80, "null".into());
     }
 }

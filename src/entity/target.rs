@@ -29,16 +29,11 @@ static RECORD: Record = Record::of(&[
 
 /// The form in which targets are stored and compared; `None` when it is no address.
 pub fn normal_form(target: &str) -> Option<String> {
-    Address::parse(target)
-        .ok()
-        .map(|address| address.normalised(DEFAULT_PORT))
+    Address::parse(target).ok().map(|address| address.normalised(DEFAULT_PORT))
 }
 
 fn normalise_target(row: &mut Map<String, Value>) {
-    let normal = row
-        .get("target")
-        .and_then(Value::as_str)
-        .and_then(normal_form);
+    let normal = row.get("target").and_then(Value::as_str).and_then(normal_form);
     if let Some(normal) = normal {
         row.insert("target".to_string(), normal.into());
     }

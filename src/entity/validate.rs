@@ -94,9 +94,7 @@ fn text(text: &str) -> Violation {
 
 /// `{vault://prefix/path}`
 fn is_vault_reference(text: &str) -> bool {
-    text.strip_prefix("{vault://")
-        .and_then(|rest| rest.strip_suffix('}'))
-        .is_some_and(|path| !path.is_empty())
+    text.strip_prefix("{vault://").and_then(|rest| rest.strip_suffix('}')).is_some_and(|path| !path.is_empty())
 }
 
 fn check_type(field: &Field, value: &Value, write: Write) -> Result<(), Violation> {
@@ -128,46 +126,26 @@ fn check_type(field: &Field, value: &Value, write: Write) -> Result<(), Violatio
 
 fn check_nested(record: &Record, row: &Map<String, Value>, write: Write) -> Result<(), Violation> {
     let aliases = record.shorthands.iter().map(|shorthand| &shorthand.field);
-    let found = check_record(
-        record.fields.iter().chain(aliases),
-        record.checks.iter(),
-        row,
-        write,
-    );
+    let found = check_record(record.fields.iter().chain(aliases), record.checks.iter(), row, write);
     if !found.is_empty() {
         return Err(Violation::Record(found));
     }
-    record
-        .custom
-        .map_or(Ok(()), |run| run(row).map_err(Violation::Text))
+    record.custom.map_or(Ok(()), |run| run(row).map_err(Violation::Text))
 }
 
-fn check_elements(
-    element: &Field,
-    value: &Value,
-    not_a_list: &str,
-    write: Write,
-) -> Result<(), Violation> {
+fn check_elements(element: &Field, value: &Value, not_a_list: &str, write: Write) -> Result<(), Violation> {
     let Some(list) = value.as_array() else {
         return Err(text(not_a_list));
     };
     let mut found: Vec<Option<Violation>> = Vec::new();
     for (index, item) in list.iter().enumerate() {
-        let verdict = if item.is_null() {
-            Err(text(REQUIRED))
-        } else {
-            check_field(element, item, write)
-        };
+        let verdict = if item.is_null() { Err(text(REQUIRED)) } else { check_field(element, item, write) };
         if let Err(violation) = verdict {
             found.resize(index, None);
             found.push(Some(violation));
         }
     }
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Violation::List(found))
-    }
+    if found.is_empty() { Ok(()) } else { Err(Violation::List(found)) }
 }
 
 /// The first bad key or value stands for the whole map.
@@ -192,11 +170,7 @@ fn check_reference(entity: &str, value: &Value, write: Write) -> Result<(), Viol
     };
     let mut found = Violations::default();
     let referenced = crate::entity::find(entity);
-    let others = value
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| *name != "id");
+    let others = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "id");
     for (name, item) in others {
         let verdict = match referenced.and_then(|entity| entity.field(name)) {
             Some(field) if item.is_null() && field.is_required() => Ok(()),

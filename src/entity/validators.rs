@@ -45,12 +45,8 @@ impl Check {
             Check::HostWithOptionalPort | Check::RouteHost => host_with_optional_port(text),
             Check::WildcardHost => wildcard_host(text),
             Check::Sni => sni(text),
-            Check::Ip => or(address::is_ip(text), || {
-                format!("not an ip address: {text}")
-            }),
-            Check::IpOrCidr => or(address::is_ip_or_cidr(text), || {
-                format!("invalid ip or cidr range: '{text}'")
-            }),
+            Check::Ip => or(address::is_ip(text), || format!("not an ip address: {text}")),
+            Check::IpOrCidr => or(address::is_ip_or_cidr(text), || format!("invalid ip or cidr range: '{text}'")),
             Check::UpstreamName => upstream_name(text),
             Check::Target => or(Address::parse(text).is_ok(), || {
                 format!("Invalid target ('{text}'); not a valid hostname or ip address")
@@ -67,41 +63,29 @@ fn or(good: bool, text: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 fn utf8_name(text: &str) -> Result<(), String> {
-    let good = text
-        .bytes()
-        .all(|byte| !byte.is_ascii() || byte.is_ascii_alphanumeric() || b".-_~".contains(&byte));
+    let good = text.bytes().all(|byte| !byte.is_ascii() || byte.is_ascii_alphanumeric() || b".-_~".contains(&byte));
     or(good && !text.is_empty(), || {
-        format!(
-            "invalid value '{text}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
-        )
+        format!("invalid value '{text}': the only accepted ascii characters are alphanumerics or ., -, _, and ~")
     })
 }
 
 /// A tag: printable ASCII without `,` and `/`, or any other UTF-8.
 pub fn tag(text: &str) -> Result<(), String> {
-    let good = |byte: u8| {
-        !byte.is_ascii() || (matches!(byte, 0x20..=0x7e) && byte != b',' && byte != b'/')
-    };
+    let good = |byte: u8| !byte.is_ascii() || (matches!(byte, 0x20..=0x7e) && byte != b',' && byte != b'/');
     or(text.bytes().all(good) && !text.is_empty(), || {
-        format!(
-            "invalid tag '{text}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
-        )
+        format!("invalid tag '{text}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences")
     })
 }
 
 fn header_name(text: &str) -> Result<(), String> {
-    let good = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let good = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     or(good && !text.is_empty(), || {
         format!("bad header name '{text}', allowed characters are A-Z, a-z, 0-9, '_', and '-'")
     })
 }
 
 fn cookie_name(text: &str) -> Result<(), String> {
-    let good = text
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/?={}[]".contains(&byte));
+    let good = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/?={}[]".contains(&byte));
     or(good && !text.is_empty(), || {
         "contains one or more invalid characters. ASCII control characters (0-31;127), space, tab and the characters \
          ()<>@,;:\\\"/?={}[] are not allowed."
@@ -141,10 +125,7 @@ fn wildcard_host(text: &str) -> Result<(), String> {
 
 fn sni(text: &str) -> Result<(), String> {
     match Address::parse(text) {
-        Ok(Address {
-            host: Host::V4(_) | Host::V6(_),
-            ..
-        }) => Err("must not be an IP".to_string()),
+        Ok(Address { host: Host::V4(_) | Host::V6(_), .. }) => Err("must not be an IP".to_string()),
         Ok(Address { port: Some(_), .. }) => Err("must not have a port".to_string()),
         Ok(_) => Ok(()),
         Err(_) => Err(format!("invalid value: {text}")),
@@ -153,10 +134,7 @@ fn sni(text: &str) -> Result<(), String> {
 
 fn upstream_name(text: &str) -> Result<(), String> {
     let why = match Address::parse(text) {
-        Ok(Address {
-            host: Host::V4(_) | Host::V6(_),
-            ..
-        }) => "no ip addresses allowed",
+        Ok(Address { host: Host::V4(_) | Host::V6(_), .. }) => "no ip addresses allowed",
         Ok(Address { port: Some(_), .. }) => "no port allowed",
         Ok(_) => return Ok(()),
         Err(_) => "must be a valid hostname",
@@ -170,11 +148,7 @@ mod tests {
 
     #[track_caller]
     fn check(rule: Check, text: &str, want: &str) {
-        assert_eq!(
-            rule.test(text).err().unwrap_or_default(),
-            want,
-            "{rule:?} {text:?}"
-        );
+        assert_eq!(rule.test(text).err().unwrap_or_default(), want, "{rule:?} {text:?}");
     }
 
     #[test]
@@ -186,16 +160,8 @@ mod tests {
         check(Check::RouteHost, "*.com:80", "");
         check(Check::RouteHost, "a b.*", "invalid hostname: a b.abc");
         check(Check::RouteHost, "a.com:x", "invalid port number");
-        check(
-            Check::HostWithOptionalPort,
-            "1.2.3",
-            "invalid ipv4 address: 1.2.3",
-        );
-        check(
-            Check::HostWithOptionalPort,
-            "1::2::3",
-            "invalid ipv6 address: 1::2::3",
-        );
+        check(Check::HostWithOptionalPort, "1.2.3", "invalid ipv4 address: 1.2.3");
+        check(Check::HostWithOptionalPort, "1::2::3", "invalid ipv6 address: 1::2::3");
     }
 
     #[test]
@@ -203,16 +169,8 @@ mod tests {
         for good in ["*.com", "a.*", "*a.com", "*", "a.com"] {
             check(Check::WildcardHost, good, "");
         }
-        check(
-            Check::WildcardHost,
-            "*.a.*",
-            "only one wildcard must be specified",
-        );
-        check(
-            Check::WildcardHost,
-            "a.*.b",
-            "wildcard must be leftmost or rightmost character",
-        );
+        check(Check::WildcardHost, "*.a.*", "only one wildcard must be specified");
+        check(Check::WildcardHost, "a.*.b", "wildcard must be leftmost or rightmost character");
         check(Check::WildcardHost, "1.2.3.4", "must not be an IP");
         check(Check::Sni, "a.com:1", "must not have a port");
         check(Check::Sni, "a b", "invalid value: a b");
@@ -232,25 +190,9 @@ mod tests {
             "a,b",
             "invalid tag 'a,b': expected printable ascii (except `,` and `/`) or valid utf-8 sequences",
         );
-        check(
-            Check::UpstreamName,
-            "1.2.3.4",
-            "Invalid name ('1.2.3.4'); no ip addresses allowed",
-        );
-        check(
-            Check::UpstreamName,
-            "a:80",
-            "Invalid name ('a:80'); no port allowed",
-        );
-        check(
-            Check::UpstreamName,
-            "a b",
-            "Invalid name ('a b'); must be a valid hostname",
-        );
-        check(
-            Check::HeaderName,
-            "x y",
-            "bad header name 'x y', allowed characters are A-Z, a-z, 0-9, '_', and '-'",
-        );
+        check(Check::UpstreamName, "1.2.3.4", "Invalid name ('1.2.3.4'); no ip addresses allowed");
+        check(Check::UpstreamName, "a:80", "Invalid name ('a:80'); no port allowed");
+        check(Check::UpstreamName, "a b", "Invalid name ('a b'); must be a valid hostname");
+        check(Check::HeaderName, "x y", "bad header name 'x y', allowed characters are A-Z, a-z, 0-9, '_', and '-'");
     }
 }

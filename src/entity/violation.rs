@@ -46,10 +46,7 @@ impl Violations {
         let Some((head, rest)) = path.split_once('.') else {
             return self.set(path, violation);
         };
-        let position = rest
-            .split('.')
-            .next()
-            .and_then(|part| part.parse::<usize>().ok());
+        let position = rest.split('.').next().and_then(|part| part.parse::<usize>().ok());
         match position {
             Some(position @ 1..=POSITION_MAX) => {
                 let inner = match rest.split_once('.') {
@@ -112,9 +109,7 @@ impl Violations {
             match violation.to_value() {
                 Value::String(text) => entries.push(format!("{name}: {text}")),
                 Value::Array(list) => {
-                    for (position, item) in
-                        list.iter().enumerate().filter(|(_, item)| !item.is_null())
-                    {
+                    for (position, item) in list.iter().enumerate().filter(|(_, item)| !item.is_null()) {
                         entries.push(format!("{name}.{}: {}", position + 1, nested_text(item)));
                     }
                 }
@@ -141,10 +136,9 @@ impl Violation {
     fn to_value(&self) -> Value {
         match self {
             Violation::Text(text) => Value::String(text.clone()),
-            Violation::List(list) => list
-                .iter()
-                .map(|item| item.as_ref().map_or(Value::Null, Violation::to_value))
-                .collect(),
+            Violation::List(list) => {
+                list.iter().map(|item| item.as_ref().map_or(Value::Null, Violation::to_value)).collect()
+            }
             Violation::Record(nested) => Value::Object(nested.to_map()),
         }
     }
@@ -166,10 +160,7 @@ fn write_indented(value: &Value, level: usize, out: &mut String) {
     let entries: Vec<(Option<String>, &Value)> = match value {
         Value::Object(map) => {
             let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            sorted
-                .into_iter()
-                .map(|(key, item)| (Some(lua_key(key)), item))
-                .collect()
+            sorted.into_iter().map(|(key, item)| (Some(lua_key(key)), item)).collect()
         }
         Value::Array(list) => list_entries(list),
         scalar => return write_scalar(scalar, out),
@@ -203,10 +194,7 @@ fn write_compact(value: &Value, out: &mut String) {
     let entries: Vec<(Option<String>, &Value)> = match value {
         Value::Object(map) => {
             let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            sorted
-                .into_iter()
-                .map(|(key, item)| (Some(lua_key(key)), item))
-                .collect()
+            sorted.into_iter().map(|(key, item)| (Some(lua_key(key)), item)).collect()
         }
         Value::Array(list) => list_entries(list),
         scalar => return write_scalar(scalar, out),
@@ -229,9 +217,7 @@ fn write_compact(value: &Value, out: &mut String) {
 fn list_entries(list: &[Value]) -> Vec<(Option<String>, &Value)> {
     let holes = list.iter().any(Value::is_null);
     let present = list.iter().enumerate().filter(|(_, item)| !item.is_null());
-    present
-        .map(|(index, item)| (holes.then(|| format!("[{}]", index + 1)), item))
-        .collect()
+    present.map(|(index, item)| (holes.then(|| format!("[{}]", index + 1)), item)).collect()
 }
 
 fn write_scalar(value: &Value, out: &mut String) {
@@ -254,20 +240,14 @@ fn write_scalar(value: &Value, out: &mut String) {
 
 fn lua_key(key: &str) -> String {
     const KEYWORDS: &[&str] = &[
-        "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if",
-        "in", "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
+        "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local", "nil",
+        "not", "or", "repeat", "return", "then", "true", "until", "while",
     ];
     let bytes = key.as_bytes();
     let identifier = bytes.first().is_some_and(|first| !first.is_ascii_digit())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
         && !KEYWORDS.contains(&key);
-    if identifier {
-        key.to_string()
-    } else {
-        format!("[{}]", Value::from(key))
-    }
+    if identifier { key.to_string() } else { format!("[{}]", Value::from(key)) }
 }
 
 #[cfg(test)]
@@ -278,10 +258,7 @@ mod tests {
     #[test]
     fn one_violation_is_singular_and_several_are_counted_in_bytewise_order() {
         let mut violations = Violations::of("path", "should start with: /");
-        assert_eq!(
-            violations.message(),
-            "schema violation (path: should start with: /)"
-        );
+        assert_eq!(violations.message(), "schema violation (path: should start with: /)");
         violations.set("host", Violation::Text("required field missing".into()));
         violations.entity.push("first".into());
         assert_eq!(
@@ -294,20 +271,14 @@ mod tests {
     fn positions_count_from_one_and_good_elements_are_null() {
         let mut violations = Violations::default();
         violations.set_path("paths.2", Violation::Text("bad".into()));
-        assert_eq!(
-            Value::Object(violations.to_map()),
-            json!({"paths": [null, "bad"]})
-        );
+        assert_eq!(Value::Object(violations.to_map()), json!({"paths": [null, "bad"]}));
         assert_eq!(violations.message(), "schema violation (paths.2: bad)");
     }
 
     #[test]
     fn third_level_is_an_indented_literal() {
         let mut violations = Violations::default();
-        violations.set_path(
-            "config.redis.port",
-            Violation::Text("value should be between 0 and 65535".into()),
-        );
+        violations.set_path("config.redis.port", Violation::Text("value should be between 0 and 65535".into()));
         assert_eq!(
             violations.message(),
             "schema violation (config.redis: {\n  port = \"value should be between 0 and 65535\"\n})"
@@ -315,10 +286,7 @@ mod tests {
         let mut inner = Violations::default();
         inner.entity.push("at least one".into());
         let mut violations = Violations::default();
-        violations.set(
-            "sources",
-            Violation::List(vec![Some(Violation::Record(inner))]),
-        );
+        violations.set("sources", Violation::List(vec![Some(Violation::Record(inner))]));
         assert_eq!(
             violations.message(),
             "schema violation (sources.1: {\n  [\"@entity\"] = {\n    \"at least one\"\n  }\n})"
@@ -333,14 +301,8 @@ mod tests {
             json!({"name": "k", "consumer": null, "service": {"id": "4e"}}),
             r#"{consumer=null,name="k",service={id="4e"}}"#,
         );
-        check(
-            json!({"x-y": "a\"b\\c", "end": 1}),
-            r#"{["end"]=1,["x-y"]="a\"b\\c"}"#,
-        );
-        check(
-            json!({"services": [null, "bad"]}),
-            r#"{services={[2]="bad"}}"#,
-        );
+        check(json!({"x-y": "a\"b\\c", "end": 1}), r#"{["end"]=1,["x-y"]="a\"b\\c"}"#);
+        check(json!({"services": [null, "bad"]}), r#"{services={[2]="bad"}}"#);
     }
 
     #[test]

@@ -21,23 +21,12 @@ impl Entity {
     /// The fields of one variant, in declaration order.
     pub fn fields(&self, variant: &Variant) -> Vec<Field> {
         let own = self.record.fields.iter();
-        let chosen = own.map(|field| {
-            variant
-                .overrides
-                .iter()
-                .find(|other| other.name == field.name)
-                .unwrap_or(field)
-        });
+        let chosen = own.map(|field| variant.overrides.iter().find(|other| other.name == field.name).unwrap_or(field));
         chosen.copied().collect()
     }
 
-    fn variant_of(
-        &self,
-        row: &Map<String, Value>,
-        plugins: PluginLookup<'_>,
-    ) -> Result<Variant, Violations> {
-        self.variant
-            .map_or(Ok(Variant::default()), |decide| decide(row, plugins))
+    fn variant_of(&self, row: &Map<String, Value>, plugins: PluginLookup<'_>) -> Result<Variant, Violations> {
+        self.variant.map_or(Ok(Variant::default()), |decide| decide(row, plugins))
     }
 
     /// Types the strings of a form. `stored` is the row a PATCH is for, which may decide the variant.
@@ -47,20 +36,8 @@ impl Entity {
         stored: Option<&Map<String, Value>>,
         plugins: PluginLookup<'_>,
     ) {
-        let shorthands: Vec<Field> = self
-            .record
-            .shorthands
-            .iter()
-            .map(|shorthand| shorthand.field)
-            .collect();
-        coerce::infer(
-            self.record
-                .fields
-                .iter()
-                .chain(&shorthands)
-                .filter(|field| !abstract_field(field)),
-            input,
-        );
+        let shorthands: Vec<Field> = self.record.shorthands.iter().map(|shorthand| shorthand.field).collect();
+        coerce::infer(self.record.fields.iter().chain(&shorthands).filter(|field| !abstract_field(field)), input);
         let mut chooser = stored.cloned().unwrap_or_default();
         chooser.extend(input.clone());
         if let Ok(variant) = self.variant_of(&chooser, plugins) {
@@ -172,23 +149,16 @@ mod tests {
     use crate::entity::schema::Shorthand;
     use serde_json::json;
 
-    const NOW: Moment = Moment {
-        now_ms: 1_735_689_600_123,
-    };
+    const NOW: Moment = Moment { now_ms: 1_735_689_600_123 };
 
-    static REDIS: Record = Record::of(&[
-        Field::string("host"),
-        Field::integer("port").default_int(6379).between(0, 65535),
-    ]);
+    static REDIS: Record =
+        Record::of(&[Field::string("host"), Field::integer("port").default_int(6379).between(0, 65535)]);
     static LIMIT: Record = Record::of(&[Field::number("minute").gt(0)]);
     const LIMIT_NAME: Field = Field::string("");
     const LIMITS: Field = Field::record("", &LIMIT);
     static LIMITER: PluginSchema = PluginSchema::new(
         "limiter",
-        &[
-            Field::map("limits", &LIMIT_NAME, &LIMITS),
-            Field::record("redis", &REDIS).required(),
-        ],
+        &[Field::map("limits", &LIMIT_NAME, &LIMITS), Field::record("redis", &REDIS).required()],
     )
     .aliases(&[Shorthand {
         field: Field::integer("redis_port"),
@@ -213,33 +183,20 @@ mod tests {
 
     #[test]
     fn a_deprecated_name_is_accepted_and_shown_with_the_current_value() {
-        let sent =
-            json!({ "name": "limiter", "config": { "redis_port": 1, "limits": { "a": {} } } });
+        let sent = json!({ "name": "limiter", "config": { "redis_port": 1, "limits": { "a": {} } } });
         let row = PLUGINS.create(map(sent), NOW, &plugins).unwrap();
         let limits = json!({ "a": { "minute": null } });
         let redis = json!({ "host": null, "port": 1 });
-        assert_eq!(
-            config(&row),
-            json!({ "limits": limits, "redis": redis, "redis_port": 1 })
-        );
+        assert_eq!(config(&row), json!({ "limits": limits, "redis": redis, "redis_port": 1 }));
 
         let patch = map(json!({ "config": { "redis": { "port": 2 } } }));
         let row = PLUGINS.update(&row, patch, NOW, &plugins).unwrap();
         let redis = json!({ "host": null, "port": 2 });
-        assert_eq!(
-            config(&row),
-            json!({ "limits": limits, "redis": redis, "redis_port": 2 })
-        );
+        assert_eq!(config(&row), json!({ "limits": limits, "redis": redis, "redis_port": 2 }));
 
         let patch = map(json!({ "config": { "redis_port": 3 } }));
         let row = PLUGINS.update(&row, patch, NOW, &plugins).unwrap();
-        assert_eq!(
-            (
-                &row["config"]["redis"]["port"],
-                &row["config"]["redis_port"]
-            ),
-            (&json!(3), &json!(3))
-        );
+        assert_eq!((&row["config"]["redis"]["port"], &row["config"]["redis_port"]), (&json!(3), &json!(3)));
 
         let bad = map(json!({ "name": "limiter", "config": { "redis_port": 70000 } }));
         let found = PLUGINS.create(bad, NOW, &plugins).unwrap_err();
@@ -252,13 +209,9 @@ mod tests {
     #[test]
     fn forms_are_typed_by_the_stored_plugin_too() {
         let stored = map(json!({ "name": "limiter" }));
-        let mut input =
-            map(json!({ "config": { "limits": { "a": { "minute": "5" } }, "redis_port": "7" } }));
+        let mut input = map(json!({ "config": { "limits": { "a": { "minute": "5" } }, "redis_port": "7" } }));
         PLUGINS.infer(&mut input, Some(&stored), &plugins);
-        assert_eq!(
-            input["config"],
-            json!({ "limits": { "a": { "minute": 5 } }, "redis_port": 7 })
-        );
+        assert_eq!(input["config"], json!({ "limits": { "a": { "minute": 5 } }, "redis_port": 7 }));
     }
 
     #[test]
@@ -275,16 +228,8 @@ mod tests {
         let sent = json!({ "protocols": ["grpc"], "paths": ["/a"] });
         let row = ROUTES.create(map(sent), NOW, &plugins).unwrap();
         assert_eq!(row["strip_path"], json!(false));
-        let http = ROUTES
-            .create(map(json!({ "paths": ["/a"] })), NOW, &plugins)
-            .unwrap();
-        let found = ROUTES
-            .update(&http, map(json!({ "protocols": ["grpc"] })), NOW, &plugins)
-            .unwrap_err();
-        assert!(
-            found.fields.contains_key("strip_path"),
-            "{}",
-            found.message()
-        );
+        let http = ROUTES.create(map(json!({ "paths": ["/a"] })), NOW, &plugins).unwrap();
+        let found = ROUTES.update(&http, map(json!({ "protocols": ["grpc"] })), NOW, &plugins).unwrap_err();
+        assert!(found.fields.contains_key("strip_path"), "{}", found.message());
     }
 }

@@ -1,1 +1,25 @@
-//! (being written)
+//! Bytes <-> values of HTTP/1.1, both directions.
+//!
+//! Owns: the one strict parser of heads, chunks and trailers; how long a body is; what a request target means; what a
+//! head looks like on the wire; the gateway's own answers.
+//! Never: touches a socket, reads a clock, decides where a request goes, panics on a peer's bytes.
+//! Always: what leaves is written from parsed values; what is doubtful is refused, with a status and a reason.
+//!
+//! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `hop`, `chunked`,
+//! `encode`, `status`, `media`, `reply`; `refusal` puts the judgements on a request together.
+
+pub mod chunked;
+pub mod encode;
+pub mod fields;
+pub mod framing;
+pub mod head;
+pub mod hop;
+pub mod host;
+pub mod known;
+pub mod media;
+pub mod parse;
+pub mod refusal;
+pub mod reply;
+pub mod status;
+pub mod target;
+pub mod upstream_path;

@@ -1,1 +1,6 @@
-//! (being written)
+//! What is counted, and the record of one finished request.
+//! Owns: per-core counters (read by the control plane without stopping a core) and the encoding of log records.
+//! Never: formats text on a data core, locks.
+
+pub mod counters;
+pub mod record;

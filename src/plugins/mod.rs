@@ -1,1 +1,121 @@
-//! (being written)
+//! HOT: a phase is a plain function over a view; nothing is parsed, looked up by name or allocated per request.
+//! What else happens to a request?
+//! Owns: the plugin trait, the table of plugins, which configurations run for a request ([`chain`]), what a plugin may see
+//! and change ([`view`]), consumers and credentials ([`directory`]). Never: does I/O, reads time, holds a lock.
+//! Always: configurations are compiled when they are applied; one that does not compile is refused before it is stored.
+//!
+//! spec/plugins.md part A.
+
+pub mod chain;
+pub mod directory;
+pub mod view;
+
+mod body;
+mod correlation_id;
+mod key_auth;
+mod query;
+mod request_termination;
+mod settings;
+#[cfg(test)]
+mod testing;
+
+use serde_json::Map;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::entity::PluginSchema;
+use crate::plugins::view::ResponseView;
+use crate::plugins::view::View;
+
+/// Every plugin that a configuration may name. A new one is a file and a row.
+pub static PLUGINS: &[&Kind] = &[&correlation_id::KIND, &key_auth::KIND, &request_termination::KIND];
+
+/// One plugin: what the Admin API knows of it and how a configuration of it is compiled.
+pub struct Kind {
+    pub schema: PluginSchema,
+    /// Plugins run in descending order of this (spec/plugins.md A.4).
+    pub priority: i32,
+    /// Compiles a configuration that its schema has accepted.
+    #[expect(clippy::type_complexity, reason = "a name for it would say less than the type")]
+    pub build: fn(&Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError>,
+}
+
+/// What is wrong with a configuration that no schema can express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Path below `config`, such as `allow.2`; empty: `config` as a whole.
+    pub field: String,
+    pub message: String,
+}
+
+/// The position of a plugin in [`PLUGINS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KindIdx(pub u16);
+
+/// The plugin of that name.
+pub fn kind(name: &str) -> Option<(KindIdx, &'static Kind)> {
+    let at = PLUGINS.iter().position(|kind| kind.schema.name == name)?;
+    Some((KindIdx(at as u16), PLUGINS[at]))
+}
+
+/// A compiled configuration, shared by all cores.
+pub struct Instance {
+    pub id: Uuid,
+    pub kind: KindIdx,
+    pub plugin: Box<dyn Plugin>,
+}
+
+/// What a plugin does in the phases of a request. A phase that a plugin has no use for keeps its empty default.
+pub trait Plugin: Send + Sync {
+    /// Before routing; only configurations without a scope run.
+    fn rewrite(&self, _view: &mut View<'_>) {}
+
+    /// After routing, before the upstream is asked; may answer the request itself.
+    fn access(&self, _view: &mut View<'_>) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Before a response head leaves, whoever made it.
+    fn response_head(&self, _view: &mut ResponseView<'_>) {}
+
+    /// Whether `access` looks at the request body, which is then read first (as far as it fits in memory).
+    fn reads_body(&self) -> bool {
+        false
+    }
+}
+
+/// What follows an access phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next plugin, then the upstream.
+    Continue,
+    /// The answer in [`View::reply`]; no further access phase runs.
+    Reply,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn plugin_names_are_unique() {
+        let mut seen = HashSet::new();
+        assert!(PLUGINS.iter().all(|kind| seen.insert(kind.schema.name)));
+    }
+
+    #[test]
+    fn the_defaults_of_every_plugin_compile() {
+        for kind in PLUGINS {
+            testing::plugin(kind, serde_json::json!({}));
+        }
+    }
+
+    #[test]
+    fn priorities_are_those_of_kong() {
+        let known = [("correlation-id", 100_001), ("key-auth", 1250), ("request-termination", 2)];
+        for kind in PLUGINS {
+            assert!(known.contains(&(kind.schema.name, kind.priority)), "{}", kind.schema.name);
+        }
+    }
+}

@@ -1,1 +1,5 @@
-//! (being written)
+//! What std lacks; knows neither HTTP nor gateways.
+//! Owns: the coarse clock of one core, the source of chance. Never: blocks, does I/O.
+
+pub mod clock;
+pub mod random;

@@ -38,18 +38,11 @@ impl Access {
             return Ok(());
         }
         match headers.get(ORIGIN) {
-            Some(origin)
-                if !self
-                    .gui_origins
-                    .iter()
-                    .any(|known| known.as_bytes() == origin.as_bytes()) =>
-            {
+            Some(origin) if !self.gui_origins.iter().any(|known| known.as_bytes() == origin.as_bytes()) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
                 Err(Problem::Plain(
                     StatusCode::FORBIDDEN,
-                    format!(
-                        "changes from the origin '{origin}' are refused: it is not listed in admin_gui_url"
-                    ),
+                    format!("changes from the origin '{origin}' are refused: it is not listed in admin_gui_url"),
                 ))
             }
             _ => Ok(()),
@@ -61,34 +54,21 @@ impl Access {
         let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
         match (self.gui_origins.first(), origin) {
             (None, origin) => origin.unwrap_or("*").to_string(),
-            (Some(_), Some(origin)) if self.gui_origins.iter().any(|known| known == origin) => {
-                origin.to_string()
-            }
+            (Some(_), Some(origin)) if self.gui_origins.iter().any(|known| known == origin) => origin.to_string(),
             (Some(first), _) => first.clone(),
         }
     }
 }
 
 fn given_token(headers: &HeaderMap) -> Option<&str> {
-    let own = headers
-        .get("kong-admin-token")
-        .and_then(|value| value.to_str().ok());
-    let bearer = || {
-        headers
-            .get(AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .strip_prefix("Bearer ")
-    };
+    let own = headers.get("kong-admin-token").and_then(|value| value.to_str().ok());
+    let bearer = || headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ");
     own.or_else(bearer)
 }
 
 /// Compares all bytes, wherever the first difference is.
 fn same(given: &[u8], wanted: &[u8]) -> bool {
-    let differing = given
-        .iter()
-        .zip(wanted)
-        .fold(0u8, |seen, (a, b)| seen | (a ^ b));
+    let differing = given.iter().zip(wanted).fold(0u8, |seen, (a, b)| seen | (a ^ b));
     std::hint::black_box(differing) == 0 && given.len() == wanted.len()
 }
 
@@ -102,32 +82,17 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, HeaderValue::from_static(value));
         }
-        access
-            .check(&method, &map)
-            .err()
-            .map_or(200, |problem| problem.into_reply().status.as_u16())
+        access.check(&method, &map).err().map_or(200, |problem| problem.into_reply().status.as_u16())
     }
 
     #[test]
     fn the_token_opens_in_either_header() {
         let access = Access::new(Vec::new(), Some("secret".into()));
         assert_eq!(status(&access, Method::GET, &[]), 401);
-        assert_eq!(
-            status(&access, Method::GET, &[("kong-admin-token", "secreT")]),
-            401
-        );
-        assert_eq!(
-            status(&access, Method::GET, &[("kong-admin-token", "secret1")]),
-            401
-        );
-        assert_eq!(
-            status(&access, Method::GET, &[("kong-admin-token", "secret")]),
-            200
-        );
-        assert_eq!(
-            status(&access, Method::GET, &[("authorization", "Bearer secret")]),
-            200
-        );
+        assert_eq!(status(&access, Method::GET, &[("kong-admin-token", "secreT")]), 401);
+        assert_eq!(status(&access, Method::GET, &[("kong-admin-token", "secret1")]), 401);
+        assert_eq!(status(&access, Method::GET, &[("kong-admin-token", "secret")]), 200);
+        assert_eq!(status(&access, Method::GET, &[("authorization", "Bearer secret")]), 200);
         assert_eq!(status(&access, Method::OPTIONS, &[]), 200);
     }
 
@@ -135,23 +100,10 @@ mod tests {
     fn foreign_pages_may_read_but_not_change() {
         let access = Access::new(vec!["http://localhost:8002".into()], None);
         assert_eq!(status(&access, Method::POST, &[]), 200);
-        assert_eq!(
-            status(&access, Method::GET, &[("origin", "http://evil.test")]),
-            200
-        );
-        assert_eq!(
-            status(&access, Method::POST, &[("origin", "http://evil.test")]),
-            403
-        );
+        assert_eq!(status(&access, Method::GET, &[("origin", "http://evil.test")]), 200);
+        assert_eq!(status(&access, Method::POST, &[("origin", "http://evil.test")]), 403);
         assert_eq!(status(&access, Method::DELETE, &[("origin", "null")]), 403);
-        assert_eq!(
-            status(
-                &access,
-                Method::POST,
-                &[("origin", "http://localhost:8002")]
-            ),
-            200
-        );
+        assert_eq!(status(&access, Method::POST, &[("origin", "http://localhost:8002")]), 200);
     }
 
     #[test]

@@ -51,17 +51,10 @@ impl<P: Publish> Admin<P> {
         }
     }
 
-    pub(super) async fn collection(
-        &self,
-        entity: &'static Entity,
-        call: Call,
-    ) -> Result<Reply, Problem> {
+    pub(super) async fn collection(&self, entity: &'static Entity, call: Call) -> Result<Reply, Problem> {
         if call.method == Method::POST {
             let plugins = |name: &str| self.plugin(name);
-            let writer = Writer {
-                entity,
-                plugins: &plugins,
-            };
+            let writer = Writer { entity, plugins: &plugins };
             return self
                 .change(StatusCode::CREATED, |tx| {
                     let id = writer.create(tx, call.input, &[])?;
@@ -77,18 +70,13 @@ impl<P: Publish> Admin<P> {
         let after = wanted.after_id(&call.query)?;
         let found = tables.page(entity, after, wanted.size, wanted.tags.as_ref());
         let path = format!("/{}", entity.collection.unwrap_or(entity.name));
-        Ok(page_reply(entity, &tables, &found, |token| {
-            wanted.next(&path, token)
-        }))
+        Ok(page_reply(entity, &tables, &found, |token| wanted.next(&path, token)))
     }
 
     pub(super) async fn row(&self, entity: &'static Entity, call: Call) -> Result<Reply, Problem> {
         let name = Name::read(entity, variable(&call, 0)?)?;
         let plugins = |name: &str| self.plugin(name);
-        let writer = Writer {
-            entity,
-            plugins: &plugins,
-        };
+        let writer = Writer { entity, plugins: &plugins };
         match call.method {
             Method::PUT => {
                 self.change(StatusCode::OK, |tx| {
@@ -99,9 +87,7 @@ impl<P: Publish> Admin<P> {
             }
             Method::PATCH => {
                 self.change(StatusCode::OK, |tx| {
-                    let id = name
-                        .find(entity, &tx.tables)
-                        .ok_or_else(|| name.absent(entity))?;
+                    let id = name.find(entity, &tx.tables).ok_or_else(|| name.absent(entity))?;
                     writer.patch(tx, &name, id, call.input)?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
                 })
@@ -119,10 +105,7 @@ impl<P: Publish> Admin<P> {
             _ => {
                 let tables = self.store.view();
                 let id = name.find(entity, &tables).ok_or_else(Problem::not_found)?;
-                Ok(Reply::rendered(
-                    StatusCode::OK,
-                    rows::show_id(entity, &tables, id)?,
-                ))
+                Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?))
             }
         }
     }
@@ -131,31 +114,22 @@ impl<P: Publish> Admin<P> {
         let name = Name::read(link.parent, variable(&call, 0)?)?;
         if call.method == Method::POST {
             let plugins = |name: &str| self.plugin(name);
-            let writer = Writer {
-                entity: link.child,
-                plugins: &plugins,
-            };
+            let writer = Writer { entity: link.child, plugins: &plugins };
             return self
                 .change(StatusCode::CREATED, |tx| {
-                    let parent = name
-                        .find(link.parent, &tx.tables)
-                        .ok_or_else(Problem::not_found)?;
+                    let parent = name.find(link.parent, &tx.tables).ok_or_else(Problem::not_found)?;
                     let id = writer.create(tx, call.input, &[(link.field, reference(parent))])?;
                     rows::show_id(link.child, &tx.tables, id).map(Some)
                 })
                 .await;
         }
         let tables = self.store.view();
-        let parent = name
-            .find(link.parent, &tables)
-            .ok_or_else(Problem::not_found)?;
+        let parent = name.find(link.parent, &tables).ok_or_else(Problem::not_found)?;
         let wanted = Wanted::read(&call.query, link.child.has_tags())?;
         let after = wanted.after_id(&call.query)?;
         let found = tables.children(link.child, link.field, parent, after, wanted.size);
         let path = nested_path(link, &call);
-        Ok(page_reply(link.child, &tables, &found, |token| {
-            page::nested_next(&path, token)
-        }))
+        Ok(page_reply(link.child, &tables, &found, |token| page::nested_next(&path, token)))
     }
 
     pub(super) async fn child(&self, link: Link, call: Call) -> Result<Reply, Problem> {
@@ -163,32 +137,18 @@ impl<P: Publish> Admin<P> {
         let name = Name::read(link.child, variable(&call, 1)?)?;
         let entity = link.child;
         let plugins = |name: &str| self.plugin(name);
-        let writer = Writer {
-            entity,
-            plugins: &plugins,
-        };
-        let parent_of = |tables: &Tables| {
-            parent_name
-                .find(link.parent, tables)
-                .ok_or_else(Problem::not_found)
-        };
+        let writer = Writer { entity, plugins: &plugins };
+        let parent_of = |tables: &Tables| parent_name.find(link.parent, tables).ok_or_else(Problem::not_found);
         let own_child = |tables: &Tables| -> Result<Uuid, Problem> {
             let parent = parent_of(tables)?;
-            let found = name
-                .find(entity, tables)
-                .filter(|id| linked(link, tables, *id) == Some(parent));
+            let found = name.find(entity, tables).filter(|id| linked(link, tables, *id) == Some(parent));
             found.ok_or_else(Problem::not_found)
         };
         match call.method {
             Method::PUT => {
                 self.change(StatusCode::OK, |tx| {
                     let parent = parent_of(&tx.tables)?;
-                    let id = writer.replace(
-                        tx,
-                        &name,
-                        call.input,
-                        &[(link.field, reference(parent))],
-                    )?;
+                    let id = writer.replace(tx, &name, call.input, &[(link.field, reference(parent))])?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
                 })
                 .await
@@ -199,9 +159,7 @@ impl<P: Publish> Admin<P> {
                     let mut input = call.input;
                     if !input.fields.contains_key(link.field) {
                         let parent = parent_of(&tx.tables)?;
-                        input
-                            .fields
-                            .insert(link.field.to_string(), reference(parent));
+                        input.fields.insert(link.field.to_string(), reference(parent));
                     }
                     writer.patch(tx, &name, id, input)?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
@@ -219,10 +177,7 @@ impl<P: Publish> Admin<P> {
             _ => {
                 let tables = self.store.view();
                 let id = own_child(&tables)?;
-                Ok(Reply::rendered(
-                    StatusCode::OK,
-                    rows::show_id(entity, &tables, id)?,
-                ))
+                Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?))
             }
         }
     }
@@ -231,15 +186,9 @@ impl<P: Publish> Admin<P> {
     pub(super) async fn parent(&self, link: Link, call: Call) -> Result<Reply, Problem> {
         let name = Name::read(link.child, variable(&call, 0)?)?;
         let plugins = |name: &str| self.plugin(name);
-        let writer = Writer {
-            entity: link.parent,
-            plugins: &plugins,
-        };
-        let child_of =
-            |tables: &Tables| name.find(link.child, tables).ok_or_else(Problem::not_found);
-        let set = |tables: &Tables| {
-            linked(link, tables, child_of(tables)?).ok_or_else(Problem::not_found)
-        };
+        let writer = Writer { entity: link.parent, plugins: &plugins };
+        let child_of = |tables: &Tables| name.find(link.child, tables).ok_or_else(Problem::not_found);
+        let set = |tables: &Tables| linked(link, tables, child_of(tables)?).ok_or_else(Problem::not_found);
         match call.method {
             Method::PATCH => {
                 self.change(StatusCode::OK, |tx| {
@@ -257,14 +206,8 @@ impl<P: Publish> Admin<P> {
                     writer.replace(tx, &Name::Id(parent), call.input, &[])?;
                     if standing.is_none() {
                         let fields = Map::from_iter([(link.field.to_string(), reference(parent))]);
-                        let input = crate::control::admin::decode::Input {
-                            fields,
-                            ..Default::default()
-                        };
-                        let linker = Writer {
-                            entity: link.child,
-                            plugins: &plugins,
-                        };
+                        let input = crate::control::admin::decode::Input { fields, ..Default::default() };
+                        let linker = Writer { entity: link.child, plugins: &plugins };
                         linker.patch(tx, &name, child, input)?;
                     }
                     rows::show_id(link.parent, &tx.tables, parent).map(Some)
@@ -273,18 +216,12 @@ impl<P: Publish> Admin<P> {
             }
             Method::DELETE => {
                 set(&self.store.view())?;
-                Err(Problem::Plain(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "Method not allowed".to_string(),
-                ))
+                Err(Problem::Plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed".to_string()))
             }
             _ => {
                 let tables = self.store.view();
                 let parent = set(&tables)?;
-                Ok(Reply::rendered(
-                    StatusCode::OK,
-                    rows::show_id(link.parent, &tables, parent)?,
-                ))
+                Ok(Reply::rendered(StatusCode::OK, rows::show_id(link.parent, &tables, parent)?))
             }
         }
     }
@@ -297,23 +234,13 @@ fn with_version(reply: Reply, applied: &Applied) -> Reply {
         return reply;
     }
     let late: Vec<String> = applied.late.iter().map(usize::to_string).collect();
-    tracing::warn!(
-        "version {} is not yet applied by cores {}",
-        applied.version,
-        late.join(", ")
-    );
+    tracing::warn!("version {} is not yet applied by cores {}", applied.version, late.join(", "));
     reply.with("X-Ringway-Late-Cores", late.join(","))
 }
 
 /// A variable segment of the path; every pattern has as many as its handler asks for.
-pub(super) fn variable(
-    call: &Call,
-    index: usize,
-) -> Result<&crate::control::admin::paths::Variable, Problem> {
-    call.found
-        .variables
-        .get(index)
-        .ok_or_else(Problem::not_found)
+pub(super) fn variable(call: &Call, index: usize) -> Result<&crate::control::admin::paths::Variable, Problem> {
+    call.found.variables.get(index).ok_or_else(Problem::not_found)
 }
 
 pub(super) fn reference(id: Uuid) -> Value {
@@ -322,25 +249,13 @@ pub(super) fn reference(id: Uuid) -> Value {
 
 /// The parent that a child refers to.
 pub(super) fn linked(link: Link, tables: &Tables, child: Uuid) -> Option<Uuid> {
-    tables
-        .get(link.child, child)?
-        .row()
-        .get(link.field)
-        .and_then(reference_id)
+    tables.get(link.child, child)?.row().get(link.field).and_then(reference_id)
 }
 
 /// The path of a nested collection, its parent as written by the client.
 pub(super) fn nested_path(link: Link, call: &Call) -> String {
-    let parent = call
-        .found
-        .variables
-        .first()
-        .map_or("", |variable| variable.raw.as_str());
-    format!(
-        "/{}/{parent}/{}",
-        link.parent.collection.unwrap_or(link.parent.name),
-        link.child.segment
-    )
+    let parent = call.found.variables.first().map_or("", |variable| variable.raw.as_str());
+    format!("/{}/{parent}/{}", link.parent.collection.unwrap_or(link.parent.name), link.child.segment)
 }
 
 pub(super) fn page_reply(
@@ -354,18 +269,11 @@ pub(super) fn page_reply(
         let token = page::token(&json!([rows::id_of(last)]));
         (next(&token), token)
     });
-    Reply::rendered(
-        StatusCode::OK,
-        page::body(&rows::show_all(entity, tables, &found.rows), next),
-    )
+    Reply::rendered(StatusCode::OK, page::body(&rows::show_all(entity, tables, &found.rows), next))
 }
 
 /// `GET /consumers?custom_id=x`
-fn by_custom_id(
-    entity: &Entity,
-    call: &Call,
-    tables: &Tables,
-) -> Result<Option<Vec<String>>, Problem> {
+fn by_custom_id(entity: &Entity, call: &Call, tables: &Tables) -> Result<Option<Vec<String>>, Problem> {
     if entity.name != "consumers" {
         return Ok(None);
     }
@@ -373,9 +281,7 @@ fn by_custom_id(
         None => Ok(None),
         Some(Some(custom_id)) if !custom_id.is_empty() => {
             let found = tables.find(entity, "custom_id", custom_id);
-            let shown = found
-                .map(|id| rows::show_id(entity, tables, id))
-                .transpose()?;
+            let shown = found.map(|id| rows::show_id(entity, tables, id)).transpose()?;
             Ok(Some(shown.into_iter().collect()))
         }
         Some(_) => Err(Problem::bad_request("custom_id must be an unempty string")),

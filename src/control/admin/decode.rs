@@ -46,19 +46,12 @@ pub fn gate(headers: &HeaderMap) -> Result<Format, Problem> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (first, second) = (types.next(), types.next());
     if second.is_some() {
-        return Err(Problem::Text(
-            StatusCode::BAD_REQUEST,
-            "Multiple Content-Type headers not allowed",
-        ));
+        return Err(Problem::Text(StatusCode::BAD_REQUEST, "Multiple Content-Type headers not allowed"));
     }
     let Some(content_type) = first else {
         let length = headers.get(CONTENT_LENGTH).map(|length| length.as_bytes());
         let empty = matches!(length, None | Some(b"0")) && !headers.contains_key(TRANSFER_ENCODING);
-        return if empty {
-            Ok(Format::Absent)
-        } else {
-            Err(Problem::Page(StatusCode::UNSUPPORTED_MEDIA_TYPE))
-        };
+        return if empty { Ok(Format::Absent) } else { Err(Problem::Page(StatusCode::UNSUPPORTED_MEDIA_TYPE)) };
     };
     // Compared by prefix and case, as Kong does.
     let content_type = content_type.to_str().unwrap_or_default();
@@ -67,9 +60,7 @@ pub fn gate(headers: &HeaderMap) -> Result<Format, Problem> {
     } else if content_type.starts_with("application/x-www-form-urlencoded") {
         Ok(Format::Form)
     } else if content_type.starts_with("multipart/form-data") {
-        Ok(Format::Multipart {
-            boundary: multer::parse_boundary(content_type).ok(),
-        })
+        Ok(Format::Multipart { boundary: multer::parse_boundary(content_type).ok() })
     } else {
         Err(Problem::Page(StatusCode::UNSUPPORTED_MEDIA_TYPE))
     }
@@ -82,34 +73,17 @@ pub fn gate(headers: &HeaderMap) -> Result<Format, Problem> {
 pub async fn decode(format: Format, body: Bytes) -> Result<Input, Problem> {
     let fields = match format {
         Format::Absent => {
-            return Ok(Input {
-                untyped: true,
-                absent: true,
-                ..Input::default()
-            });
+            return Ok(Input { untyped: true, absent: true, ..Input::default() });
         }
         Format::Json => {
-            return Ok(Input {
-                fields: json(&body)?,
-                untyped: false,
-                absent: false,
-            });
+            return Ok(Input { fields: json(&body)?, untyped: false, absent: false });
         }
-        Format::Form => form::object(
-            form::pairs(&body, ADMIN_ARGUMENTS_MAX).map_err(bad_form)?,
-            true,
-        ),
+        Format::Form => form::object(form::pairs(&body, ADMIN_ARGUMENTS_MAX).map_err(bad_form)?, true),
         Format::Multipart { boundary: None } => Map::new(),
-        Format::Multipart {
-            boundary: Some(boundary),
-        } => form::object(multipart(boundary, body).await?, true),
+        Format::Multipart { boundary: Some(boundary) } => form::object(multipart(boundary, body).await?, true),
     };
     let absent = fields.is_empty();
-    Ok(Input {
-        fields,
-        untyped: true,
-        absent,
-    })
+    Ok(Input { fields, untyped: true, absent })
 }
 
 /// The arguments of a query, flat.
@@ -199,59 +173,24 @@ mod tests {
 
     #[test]
     fn content_types_are_compared_by_prefix_and_case() {
-        let status = |headers: &[(&'static str, &'static str)]| {
-            gate(&head(headers)).map_err(|p| p.into_reply().status)
-        };
-        assert_eq!(
-            status(&[("content-type", "application/json; charset=utf-8")]),
-            Ok(Format::Json)
-        );
-        assert_eq!(
-            status(&[("content-type", "Application/JSON")]),
-            Err(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        );
+        let status = |headers: &[(&'static str, &'static str)]| gate(&head(headers)).map_err(|p| p.into_reply().status);
+        assert_eq!(status(&[("content-type", "application/json; charset=utf-8")]), Ok(Format::Json));
+        assert_eq!(status(&[("content-type", "Application/JSON")]), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         assert_eq!(status(&[("content-length", "0")]), Ok(Format::Absent));
-        assert_eq!(
-            status(&[("content-length", "1")]),
-            Err(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        );
-        assert_eq!(
-            status(&[("transfer-encoding", "chunked")]),
-            Err(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        );
-        let twice = [
-            ("content-type", "application/json"),
-            ("content-type", "application/json"),
-        ];
+        assert_eq!(status(&[("content-length", "1")]), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        assert_eq!(status(&[("transfer-encoding", "chunked")]), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        let twice = [("content-type", "application/json"), ("content-type", "application/json")];
         assert_eq!(status(&twice), Err(StatusCode::BAD_REQUEST));
     }
 
     #[test]
     fn json_bodies_are_objects_of_bounded_depth() {
-        assert_eq!(
-            json(b"{\"port\":80.0}").unwrap(),
-            *json!({"port": 80}).as_object().unwrap()
-        );
+        assert_eq!(json(b"{\"port\":80.0}").unwrap(), *json!({"port": 80}).as_object().unwrap());
         assert_eq!(json(b"[]").unwrap(), Map::new());
-        for bad in [
-            &b""[..],
-            b"null",
-            b"1",
-            b"[1]",
-            b"{",
-            b"{\"a\":1,}",
-            b"\xef\xbb\xbf{}",
-            b"{\"a\":\"\xff\"}",
-        ] {
+        for bad in [&b""[..], b"null", b"1", b"[1]", b"{", b"{\"a\":1,}", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}"] {
             assert!(json(bad).is_err(), "{bad:?}");
         }
-        let nested = |levels: usize| {
-            format!(
-                "{{\"a\":{}{}}}",
-                "[".repeat(levels - 1),
-                "]".repeat(levels - 1)
-            )
-        };
+        let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
         assert!(json(nested(ADMIN_JSON_DEPTH_MAX).as_bytes()).is_ok());
         assert!(json(nested(ADMIN_JSON_DEPTH_MAX + 1).as_bytes()).is_err());
         assert_eq!(depth(br#"{"a":"[[[\"["}"#), 1);
@@ -259,9 +198,6 @@ mod tests {
 
     #[test]
     fn exact_integers_survive() {
-        assert_eq!(
-            json(b"{\"a\":9007199254740992}").unwrap()["a"].to_string(),
-            "9007199254740992"
-        );
+        assert_eq!(json(b"{\"a\":9007199254740992}").unwrap()["a"].to_string(), "9007199254740992");
     }
 }

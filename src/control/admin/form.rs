@@ -17,10 +17,7 @@ pub type Pair = (String, Option<String>);
 /// More than `most` arguments, or text that is not UTF-8.
 pub fn pairs(text: &[u8], most: usize) -> Result<Vec<Pair>, BadForm> {
     let mut out = Vec::new();
-    for part in text
-        .split(|byte| *byte == b'&')
-        .filter(|part| !part.is_empty())
-    {
+    for part in text.split(|byte| *byte == b'&').filter(|part| !part.is_empty()) {
         if out.len() == most {
             return Err(BadForm::TooMany);
         }
@@ -40,10 +37,7 @@ pub enum BadForm {
 }
 
 fn decode(text: &[u8]) -> Result<String, BadForm> {
-    let spaced: Vec<u8> = text
-        .iter()
-        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
-        .collect();
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     let decoded: Cow<'_, [u8]> = percent_decode(&spaced).into();
     String::from_utf8(decoded.into_owned()).map_err(|_| BadForm::NotUtf8)
 }
@@ -85,11 +79,7 @@ pub fn object(pairs: Vec<Pair>, brackets: bool) -> Map<String, Value> {
 /// The parts of a key; `None` when it does not follow the grammar.
 fn steps(key: &str, brackets: bool) -> Option<Vec<Step>> {
     // Shells and libraries escape brackets once more often than needed.
-    let unescaped = key
-        .replace("%5B", "[")
-        .replace("%5b", "[")
-        .replace("%5D", "]")
-        .replace("%5d", "]");
+    let unescaped = key.replace("%5B", "[").replace("%5b", "[").replace("%5D", "]").replace("%5d", "]");
     let mut rest = unescaped.as_str();
     let end = rest.find(['.', '[', ']']).unwrap_or(rest.len());
     let mut steps = vec![Step::Name(rest[..end].to_string()).named()?];
@@ -100,9 +90,7 @@ fn steps(key: &str, brackets: bool) -> Option<Vec<Step>> {
         }
         match first {
             '.' => {
-                let end = rest[1..]
-                    .find(['.', '[', ']'])
-                    .map_or(rest.len(), |at| at + 1);
+                let end = rest[1..].find(['.', '[', ']']).map_or(rest.len(), |at| at + 1);
                 steps.push(Step::Name(rest[1..end].to_string()).named()?);
                 rest = &rest[end..];
             }
@@ -114,10 +102,7 @@ fn steps(key: &str, brackets: bool) -> Option<Vec<Step>> {
                 if inner.is_empty() && rest.starts_with('.') {
                     continue;
                 }
-                let index = inner
-                    .parse::<usize>()
-                    .ok()
-                    .filter(|_| inner.bytes().all(|byte| byte.is_ascii_digit()));
+                let index = inner.parse::<usize>().ok().filter(|_| inner.bytes().all(|byte| byte.is_ascii_digit()));
                 steps.push(match index {
                     _ if inner.is_empty() => Step::Append,
                     Some(index) if index > 0 => Step::Index(index),
@@ -133,11 +118,7 @@ fn steps(key: &str, brackets: bool) -> Option<Vec<Step>> {
 
 impl Step {
     fn named(self) -> Option<Step> {
-        if matches!(&self, Step::Name(name) if name.is_empty()) {
-            None
-        } else {
-            Some(self)
-        }
+        if matches!(&self, Step::Name(name) if name.is_empty()) { None } else { Some(self) }
     }
 }
 
@@ -159,25 +140,10 @@ impl Node {
 
     fn into_value(mut self) -> Value {
         self.indexed.sort_by_key(|(index, _)| *index);
-        let gapless = self
-            .indexed
-            .iter()
-            .enumerate()
-            .all(|(at, (index, _))| at + 1 == *index);
-        if self.named.is_empty()
-            && gapless
-            && !(self.indexed.is_empty() && self.appended.is_empty())
-        {
-            let children = self
-                .indexed
-                .into_iter()
-                .map(|(_, node)| node)
-                .chain(self.appended);
-            return self
-                .leaves
-                .into_iter()
-                .chain(children.map(Node::into_value))
-                .collect();
+        let gapless = self.indexed.iter().enumerate().all(|(at, (index, _))| at + 1 == *index);
+        if self.named.is_empty() && gapless && !(self.indexed.is_empty() && self.appended.is_empty()) {
+            let children = self.indexed.into_iter().map(|(_, node)| node).chain(self.appended);
+            return self.leaves.into_iter().chain(children.map(Node::into_value)).collect();
         }
         if self.named.is_empty() && self.indexed.is_empty() {
             return match self.leaves.len() {
@@ -187,27 +153,17 @@ impl Node {
             };
         }
         // Mixed keys: an object, as a Lua table would be.
-        let indexed = self
-            .indexed
-            .into_iter()
-            .map(|(index, node)| (index.to_string(), node));
+        let indexed = self.indexed.into_iter().map(|(index, node)| (index.to_string(), node));
         let children = indexed.chain(self.named);
-        Value::Object(
-            children
-                .map(|(name, node)| (name, node.into_value()))
-                .collect(),
-        )
+        Value::Object(children.map(|(name, node)| (name, node.into_value())).collect())
     }
 }
 
 fn slot<'a, K: PartialEq + Clone>(children: &'a mut Vec<(K, Node)>, key: &K) -> &'a mut Node {
-    let at = children
-        .iter()
-        .position(|(known, _)| known == key)
-        .unwrap_or_else(|| {
-            children.push((key.clone(), Node::default()));
-            children.len() - 1
-        });
+    let at = children.iter().position(|(known, _)| known == key).unwrap_or_else(|| {
+        children.push((key.clone(), Node::default()));
+        children.len() - 1
+    });
     &mut children[at].1
 }
 
@@ -231,17 +187,11 @@ mod tests {
         check("a.b=1", json!({"a": {"b": "1"}}));
         check("a[b]=1", json!({"a": {"b": "1"}}));
         check("a.b.c=1&a.b.d=2", json!({"a": {"b": {"c": "1", "d": "2"}}}));
-        check(
-            "a[b][c]=1&a[b].d=2",
-            json!({"a": {"b": {"c": "1", "d": "2"}}}),
-        );
+        check("a[b][c]=1&a[b].d=2", json!({"a": {"b": {"c": "1", "d": "2"}}}));
         check("a.b=1&a.b=2", json!({"a": {"b": ["1", "2"]}}));
         check("a.b[]=1&a.b[]=2", json!({"a": {"b": ["1", "2"]}}));
         check("a.b[1]=1&a.b[2]=2", json!({"a": {"b": ["1", "2"]}}));
-        check(
-            "a[1].b=1&a[1].c=2&a[2].b=3",
-            json!({"a": [{"b": "1", "c": "2"}, {"b": "3"}]}),
-        );
+        check("a[1].b=1&a[1].c=2&a[2].b=3", json!({"a": [{"b": "1", "c": "2"}, {"b": "3"}]}));
         check("a[][b]=1", json!({"a": [{"b": "1"}]}));
         check("a[].b=1", json!({"a": {"b": "1"}}));
         check("a[x.y]=1", json!({"a": {"x.y": "1"}}));

@@ -137,12 +137,7 @@ struct Call {
 
 impl<P: Publish> Admin<P> {
     pub fn new(config: AdminConfig, store: Arc<Store<P>>, node: Arc<dyn Node>) -> Admin<P> {
-        let loaded = |name: &str| {
-            config
-                .plugins
-                .iter()
-                .any(|plugin| plugin.schema.name == name)
-        };
+        let loaded = |name: &str| config.plugins.iter().any(|plugin| plugin.schema.name == name);
         Admin {
             admin_paths: Paths::admin(&loaded),
             status_paths: Paths::status(),
@@ -159,12 +154,7 @@ impl<P: Publish> Admin<P> {
     pub async fn answer(&self, request: Request, surface: Surface) -> Reply {
         let started = Instant::now();
         let preflight = (request.method == Method::OPTIONS)
-            .then(|| {
-                request
-                    .headers
-                    .get("access-control-request-headers")
-                    .cloned()
-            })
+            .then(|| request.headers.get("access-control-request-headers").cloned())
             .map(|asked| asked.and_then(|asked| asked.to_str().ok().map(str::to_string)));
         let origin = self.access.allow_origin(&request.headers);
         let mut reply = match self.judge(request, surface).await {
@@ -172,10 +162,7 @@ impl<P: Publish> Admin<P> {
             Err(problem) => problem.into_reply(),
         };
         if let Some(asked) = preflight.filter(|_| reply.status == StatusCode::NO_CONTENT) {
-            reply = reply.with(
-                "Access-Control-Allow-Headers",
-                asked.as_deref().unwrap_or("Content-Type"),
-            );
+            reply = reply.with("Access-Control-Allow-Headers", asked.as_deref().unwrap_or("Content-Type"));
         }
         reply
             .with("Access-Control-Allow-Origin", origin)
@@ -196,52 +183,29 @@ impl<P: Publish> Admin<P> {
             return Err(Problem::Page(StatusCode::METHOD_NOT_ALLOWED));
         }
         let has_body = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
-        let format = if has_body {
-            Some(decode::gate(&request.headers)?)
-        } else {
-            None
-        };
+        let format = if has_body { Some(decode::gate(&request.headers)?) } else { None };
         let Some(found) = paths.find(&request.path) else {
             return Err(Problem::not_found());
         };
         let methods = found.endpoint.methods();
         if request.method == Method::OPTIONS {
             let allow = found.endpoint.allow();
-            return Ok(Reply::empty()
-                .with("Allow", &allow)
-                .with("Access-Control-Allow-Methods", &allow));
+            return Ok(Reply::empty().with("Allow", &allow).with("Access-Control-Allow-Methods", &allow));
         }
         if request.method == Method::HEAD && !methods.contains(&"GET") {
-            return Ok(Reply {
-                content_type: Some("text/html"),
-                status: StatusCode::OK,
-                ..Reply::empty()
-            });
+            return Ok(Reply { content_type: Some("text/html"), status: StatusCode::OK, ..Reply::empty() });
         }
         // HEAD is GET whose body the server leaves out.
-        let method = if request.method == Method::HEAD {
-            Method::GET
-        } else {
-            request.method
-        };
+        let method = if request.method == Method::HEAD { Method::GET } else { request.method };
         if !methods.contains(&method.as_str()) {
-            return Err(Problem::Plain(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "Method not allowed".to_string(),
-            ));
+            return Err(Problem::Plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed".to_string()));
         }
         let query = decode::query(&request.query)?;
         let input = match format {
             Some(format) => decode::decode(format, request.body).await?,
             None => Input::default(),
         };
-        self.dispatch(Call {
-            method,
-            found,
-            query,
-            input,
-        })
-        .await
+        self.dispatch(Call { method, found, query, input }).await
     }
 
     async fn dispatch(&self, call: Call) -> Result<Reply, Problem> {
@@ -272,9 +236,6 @@ impl<P: Publish> Admin<P> {
 
     /// The schema of a loaded plugin.
     fn plugin(&self, name: &str) -> Option<&'static PluginSchema> {
-        self.plugins
-            .iter()
-            .find(|plugin| plugin.schema.name == name)
-            .map(|plugin| plugin.schema)
+        self.plugins.iter().find(|plugin| plugin.schema.name == name).map(|plugin| plugin.schema)
     }
 }

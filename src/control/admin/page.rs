@@ -15,11 +15,7 @@ use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const TOKEN: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -41,10 +37,7 @@ pub struct Wanted {
 
 /// The first value of an argument; an argument without `=` has none.
 pub fn argument<'a>(query: &'a [Pair], name: &str) -> Option<&'a Option<String>> {
-    query
-        .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value)
+    query.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// Reads `size`: not numeric and out of range are told apart.
@@ -56,10 +49,7 @@ pub fn size(query: &[Pair]) -> Result<Option<f64>, Problem> {
     let Some(given) = argument(query, "size") else {
         return Ok(None);
     };
-    let number = given
-        .as_deref()
-        .and_then(crate::entity::coerce::number)
-        .and_then(|number| number.as_f64());
+    let number = given.as_deref().and_then(crate::entity::coerce::number).and_then(|number| number.as_f64());
     let repeated = query.iter().filter(|(key, _)| key == "size").count() > 1;
     match number {
         Some(number) if !repeated => Ok(Some(number)),
@@ -73,15 +63,9 @@ impl Wanted {
     pub fn read(query: &[Pair], taggable: bool) -> Result<Wanted, Problem> {
         let size = match size(query)? {
             None => PAGE_ROWS_DEFAULT,
-            Some(number)
-                if number.fract() == 0.0 && (1.0..=PAGE_ROWS_MAX as f64).contains(&number) =>
-            {
-                number as usize
-            }
+            Some(number) if number.fract() == 0.0 && (1.0..=PAGE_ROWS_MAX as f64).contains(&number) => number as usize,
             Some(_) => {
-                return Err(Problem::BadSize(
-                    "size must be an integer between 1 and 1000",
-                ));
+                return Err(Problem::BadSize("size must be an integer between 1 and 1000"));
             }
         };
         let after = match argument(query, "offset") {
@@ -89,9 +73,7 @@ impl Wanted {
             Some(token) => Some(read_token(token.as_deref().unwrap_or_default())?),
         };
         let raw_tags = argument(query, "tags").filter(|_| taggable);
-        let tags = raw_tags
-            .map(|tags| tag_filter(tags.as_deref().unwrap_or_default()))
-            .transpose()?;
+        let tags = raw_tags.map(|tags| tag_filter(tags.as_deref().unwrap_or_default())).transpose()?;
         Ok(Wanted {
             size,
             after,
@@ -109,10 +91,7 @@ impl Wanted {
         let Some(parts) = &self.after else {
             return Ok(None);
         };
-        let id = parts
-            .first()
-            .and_then(Value::as_str)
-            .and_then(|id| uuid::Uuid::try_parse(id).ok());
+        let id = parts.first().and_then(Value::as_str).and_then(|id| uuid::Uuid::try_parse(id).ok());
         id.map(Some).ok_or_else(|| foreign_token(query))
     }
 
@@ -135,14 +114,8 @@ pub fn nested_next(path: &str, token: &str) -> String {
 
 /// The problem of a token that is well-formed but means nothing here.
 pub fn foreign_token(query: &[Pair]) -> Problem {
-    let offset = argument(query, "offset")
-        .cloned()
-        .flatten()
-        .unwrap_or_default();
-    Problem::BadOffset {
-        offset,
-        reason: "it does not belong to this collection",
-    }
+    let offset = argument(query, "offset").cloned().flatten().unwrap_or_default();
+    Problem::BadOffset { offset, reason: "it does not belong to this collection" }
 }
 
 /// A token from the values that name the last row of a page.
@@ -151,13 +124,8 @@ pub fn token(parts: &Value) -> String {
 }
 
 fn read_token(token: &str) -> Result<Vec<Value>, Problem> {
-    let bad = |reason| Problem::BadOffset {
-        offset: token.to_string(),
-        reason,
-    };
-    let decoded = TOKEN
-        .decode(token)
-        .map_err(|_| bad("bad base64 encoding"))?;
+    let bad = |reason| Problem::BadOffset { offset: token.to_string(), reason };
+    let decoded = TOKEN.decode(token).map_err(|_| bad("bad base64 encoding"))?;
     match serde_json::from_slice(&decoded) {
         Ok(Value::Array(parts)) => Ok(parts),
         _ => Err(bad("bad json encoding")),
@@ -165,41 +133,26 @@ fn read_token(token: &str) -> Result<Vec<Value>, Problem> {
 }
 
 fn tag_filter(text: &str) -> Result<TagFilter, Problem> {
-    let bad = |text| {
-        Err(Problem::BadOption {
-            option: "tags",
-            text,
-        })
-    };
+    let bad = |text| Err(Problem::BadOption { option: "tags", text });
     if text.is_empty() {
         return bad("cannot be null");
     }
     let separator = if text.contains('/') { '/' } else { ',' };
     let tags: Vec<String> = text.split(separator).map(str::to_string).collect();
-    if !tags
-        .iter()
-        .all(|tag| crate::entity::validators::tag(tag).is_ok())
-    {
+    if !tags.iter().all(|tag| crate::entity::validators::tag(tag).is_ok()) {
         return bad("invalid filter syntax");
     }
     if tags.len() > FILTER_TAGS_MAX {
         return bad("cannot query more than 5 tags");
     }
-    Ok(if separator == '/' {
-        TagFilter::Any(tags)
-    } else {
-        TagFilter::All(tags)
-    })
+    Ok(if separator == '/' { TagFilter::Any(tags) } else { TagFilter::All(tags) })
 }
 
 /// The body of a page from rows that are JSON texts already.
 pub fn body(rows: &[String], next: Option<(String, String)>) -> String {
     let (next, offset) = match next {
         None => ("null".to_string(), String::new()),
-        Some((path, token)) => (
-            Value::from(path).to_string(),
-            format!(",\"offset\":{}", Value::from(token)),
-        ),
+        Some((path, token)) => (Value::from(path).to_string(), format!(",\"offset\":{}", Value::from(token))),
     };
     format!("{{\"data\":[{}],\"next\":{next}{offset}}}", rows.join(","))
 }
@@ -211,8 +164,7 @@ mod tests {
 
     fn read(query: &str) -> Result<Wanted, Value> {
         let pairs = crate::control::admin::decode::query(query).map_err(|_| json!("query"))?;
-        Wanted::read(&pairs, true)
-            .map_err(|problem| serde_json::from_str(&problem.into_reply().body).unwrap())
+        Wanted::read(&pairs, true).map_err(|problem| serde_json::from_str(&problem.into_reply().body).unwrap())
     }
 
     #[test]
@@ -220,56 +172,27 @@ mod tests {
         assert_eq!(read("").unwrap().size, 100);
         assert_eq!(read("size=1000").unwrap().size, 1000);
         for text in ["abc", "", "1&size=2"] {
-            assert_eq!(
-                read(&format!("size={text}")).unwrap_err()["message"],
-                "size must be a number",
-                "{text}"
-            );
+            assert_eq!(read(&format!("size={text}")).unwrap_err()["message"], "size must be a number", "{text}");
         }
         for text in ["0", "1001", "-1", "2.5"] {
             let refused = read(&format!("size={text}")).unwrap_err();
-            assert_eq!(
-                refused["message"], "size must be an integer between 1 and 1000",
-                "{text}"
-            );
+            assert_eq!(refused["message"], "size must be an integer between 1 and 1000", "{text}");
         }
     }
 
     #[test]
     fn tokens_round_trip_and_strangers_are_refused() {
         let token = token(&json!(["00000001-0000-4000-8000-000000000000"]));
-        assert_eq!(
-            read(&format!("offset={token}"))
-                .unwrap()
-                .after
-                .unwrap()
-                .len(),
-            1
-        );
-        assert_eq!(
-            read("offset=zzz").unwrap_err()["message"],
-            "'zzz' is not a valid offset: bad json encoding"
-        );
-        assert_eq!(
-            read("offset=%25").unwrap_err()["message"],
-            "'%' is not a valid offset: bad base64 encoding"
-        );
-        assert_eq!(
-            read("offset=").unwrap_err()["message"],
-            "'' is not a valid offset: bad json encoding"
-        );
+        assert_eq!(read(&format!("offset={token}")).unwrap().after.unwrap().len(), 1);
+        assert_eq!(read("offset=zzz").unwrap_err()["message"], "'zzz' is not a valid offset: bad json encoding");
+        assert_eq!(read("offset=%25").unwrap_err()["message"], "'%' is not a valid offset: bad base64 encoding");
+        assert_eq!(read("offset=").unwrap_err()["message"], "'' is not a valid offset: bad json encoding");
     }
 
     #[test]
     fn tag_filters() {
-        assert_eq!(
-            read("tags=a,b").unwrap().tags,
-            Some(TagFilter::All(vec!["a".into(), "b".into()]))
-        );
-        assert_eq!(
-            read("tags=a/b").unwrap().tags,
-            Some(TagFilter::Any(vec!["a".into(), "b".into()]))
-        );
+        assert_eq!(read("tags=a,b").unwrap().tags, Some(TagFilter::All(vec!["a".into(), "b".into()])));
+        assert_eq!(read("tags=a/b").unwrap().tags, Some(TagFilter::Any(vec!["a".into(), "b".into()])));
         let text = |query: &str| read(query).unwrap_err()["options"]["tags"].clone();
         assert_eq!(text("tags="), "cannot be null");
         assert_eq!(text("tags=a,b/c"), "invalid filter syntax");
@@ -281,9 +204,6 @@ mod tests {
     #[test]
     fn the_next_page_keeps_tags_and_size() {
         let wanted = read("size=2&tags=a%20b&foo=1").unwrap();
-        assert_eq!(
-            wanted.next("/services", "tok+"),
-            "/services?offset=tok%2B&tags=a%20b&size=2"
-        );
+        assert_eq!(wanted.next("/services", "tok+"), "/services?offset=tok%2B&tags=a%20b&size=2");
     }
 }

@@ -48,7 +48,8 @@ const COLLECTION: &[&str] = &["GET", "POST"];
 const ROW: &[&str] = &["DELETE", "GET", "PATCH", "PUT"];
 const READ: &[&str] = &["GET"];
 const NO_WASM: &str = "this endpoint is only available when wasm is enabled";
-const NO_CLUSTER: &str = "this endpoint is only available when Kong is configured to run as Control Plane for the cluster";
+const NO_CLUSTER: &str =
+    "this endpoint is only available when Kong is configured to run as Control Plane for the cluster";
 
 /// The special paths of the Admin API.
 const SPECIAL: &[(&str, Endpoint)] = &[
@@ -59,35 +60,20 @@ const SPECIAL: &[(&str, Endpoint)] = &[
     ("/plugins/enabled", Endpoint::EnabledPlugins),
     ("/plugins/schema/{name}", Endpoint::PluginConfigSchema),
     ("/schemas/{name}", Endpoint::EntitySchema),
-    (
-        "/schemas/{db_entity_name}/validate",
-        Endpoint::EntityValidate,
-    ),
+    ("/schemas/{db_entity_name}/validate", Endpoint::EntityValidate),
     ("/schemas/plugins/{name}", Endpoint::PluginSchema),
     ("/schemas/plugins/validate", Endpoint::PluginValidate),
     ("/tags", Endpoint::Tags),
     ("/tags/{tags}", Endpoint::Tag),
     ("/filter-chains", Endpoint::Unavailable(COLLECTION, NO_WASM)),
-    (
-        "/filter-chains/{filter_chains}",
-        Endpoint::Unavailable(ROW, NO_WASM),
-    ),
-    (
-        "/clustering/data-planes",
-        Endpoint::Unavailable(READ, NO_CLUSTER),
-    ),
-    (
-        "/clustering/status",
-        Endpoint::Unavailable(READ, NO_CLUSTER),
-    ),
+    ("/filter-chains/{filter_chains}", Endpoint::Unavailable(ROW, NO_WASM)),
+    ("/clustering/data-planes", Endpoint::Unavailable(READ, NO_CLUSTER)),
+    ("/clustering/status", Endpoint::Unavailable(READ, NO_CLUSTER)),
 ];
 
 /// The paths of the status listener.
-const STATUS_ONLY: &[(&str, Endpoint)] = &[
-    ("/status", Endpoint::Status),
-    ("/status/ready", Endpoint::Ready),
-    ("/robots.txt", Endpoint::Robots),
-];
+const STATUS_ONLY: &[(&str, Endpoint)] =
+    &[("/status", Endpoint::Status), ("/status/ready", Endpoint::Ready), ("/robots.txt", Endpoint::Robots)];
 
 #[derive(Clone, Debug)]
 pub struct Path {
@@ -117,13 +103,8 @@ impl Endpoint {
     /// The methods a path has, without HEAD and OPTIONS, in alphabetical order.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Endpoint::Collection(_)
-            | Endpoint::Children(_)
-            | Endpoint::Targets(_)
-            | Endpoint::Tags => COLLECTION,
-            Endpoint::Row(_) | Endpoint::Child(_) | Endpoint::Parent(_) | Endpoint::Target(_) => {
-                ROW
-            }
+            Endpoint::Collection(_) | Endpoint::Children(_) | Endpoint::Targets(_) | Endpoint::Tags => COLLECTION,
+            Endpoint::Row(_) | Endpoint::Child(_) | Endpoint::Parent(_) | Endpoint::Target(_) => ROW,
             Endpoint::EntityValidate | Endpoint::PluginValidate => &["POST"],
             Endpoint::Tag => &["DELETE", "GET"],
             Endpoint::Unavailable(methods, _) => methods,
@@ -147,10 +128,8 @@ impl Endpoint {
 impl Paths {
     /// The paths of the Admin API, for the entities whose plugin is loaded.
     pub fn admin(loaded: &dyn Fn(&str) -> bool) -> Paths {
-        let mut paths: Vec<Path> = SPECIAL
-            .iter()
-            .map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint))
-            .collect();
+        let mut paths: Vec<Path> =
+            SPECIAL.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect();
         let present = |entity: &&&'static Entity| entity.needs_plugin.is_none_or(loaded);
         for entity in ENTITIES.iter().filter(present) {
             let Some(collection) = entity.collection else {
@@ -161,53 +140,28 @@ impl Paths {
             paths.push(path(row.clone(), Endpoint::Row(entity)));
             for reference in entity.references() {
                 if let Some(parent) = crate::entity::find(reference.entity) {
-                    let link = Link {
-                        parent,
-                        child: entity,
-                        field: reference.field,
-                    };
-                    paths.push(path(
-                        format!("{row}/{}", reference.field),
-                        Endpoint::Parent(link),
-                    ));
+                    let link = Link { parent, child: entity, field: reference.field };
+                    paths.push(path(format!("{row}/{}", reference.field), Endpoint::Parent(link)));
                 }
             }
             for child in ENTITIES.iter().filter(present) {
-                for reference in child
-                    .references()
-                    .filter(|reference| reference.entity == entity.name)
-                {
-                    let link = Link {
-                        parent: entity,
-                        child,
-                        field: reference.field,
-                    };
+                for reference in child.references().filter(|reference| reference.entity == entity.name) {
+                    let link = Link { parent: entity, child, field: reference.field };
                     paths.extend(nested(&row, link));
                 }
             }
         }
         for kind in ["services", "routes"] {
             let below = format!("/{kind}/{{{kind}}}/filter-chains");
-            paths.push(path(
-                below.clone(),
-                Endpoint::Unavailable(COLLECTION, NO_WASM),
-            ));
-            paths.push(path(
-                format!("{below}/{{filter_chains}}"),
-                Endpoint::Unavailable(ROW, NO_WASM),
-            ));
+            paths.push(path(below.clone(), Endpoint::Unavailable(COLLECTION, NO_WASM)));
+            paths.push(path(format!("{below}/{{filter_chains}}"), Endpoint::Unavailable(ROW, NO_WASM)));
         }
         Paths::sorted(paths)
     }
 
     /// The paths of the status listener.
     pub fn status() -> Paths {
-        Paths::sorted(
-            STATUS_ONLY
-                .iter()
-                .map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint))
-                .collect(),
-        )
+        Paths::sorted(STATUS_ONLY.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect())
     }
 
     fn sorted(mut paths: Vec<Path>) -> Paths {
@@ -223,21 +177,14 @@ impl Paths {
     /// Finds a raw path, as written or without its last slash.
     pub fn find(&self, raw: &str) -> Option<Found> {
         let shorter = raw.strip_suffix('/').filter(|shorter| !shorter.is_empty());
-        self.find_exactly(raw)
-            .or_else(|| shorter.and_then(|shorter| self.find_exactly(shorter)))
+        self.find_exactly(raw).or_else(|| shorter.and_then(|shorter| self.find_exactly(shorter)))
     }
 
     fn find_exactly(&self, raw: &str) -> Option<Found> {
         let found = self.0.iter().find(|path| matches(&path.pattern, raw))?;
         let segments = found.pattern.split('/').zip(raw.split('/'));
-        let variables = segments
-            .filter(|(wanted, _)| is_variable(wanted))
-            .map(|(_, given)| variable(given))
-            .collect();
-        Some(Found {
-            endpoint: found.endpoint,
-            variables,
-        })
+        let variables = segments.filter(|(wanted, _)| is_variable(wanted)).map(|(_, given)| variable(given)).collect();
+        Some(Found { endpoint: found.endpoint, variables })
     }
 }
 
@@ -256,10 +203,7 @@ fn nested(row: &str, link: Link) -> Vec<Path> {
             path(child, Endpoint::Target(link)),
         ];
     }
-    vec![
-        path(children, Endpoint::Children(link)),
-        path(child, Endpoint::Child(link)),
-    ]
+    vec![path(children, Endpoint::Children(link)), path(child, Endpoint::Child(link))]
 }
 
 fn matches(pattern: &str, raw: &str) -> bool {
@@ -279,10 +223,7 @@ fn is_variable(segment: &str) -> bool {
 fn variable(raw: &str) -> Variable {
     let bytes: Vec<u8> = percent_decode_str(raw).collect();
     let decoded = String::from_utf8(bytes).map_err(|error| error.utf8_error().valid_up_to() + 1);
-    Variable {
-        raw: raw.to_string(),
-        decoded,
-    }
+    Variable { raw: raw.to_string(), decoded }
 }
 
 #[cfg(test)]
@@ -291,68 +232,31 @@ mod tests {
 
     fn found(raw: &str) -> Option<(String, Vec<String>)> {
         let found = Paths::admin(&|_| true).find(raw)?;
-        let variables = found
-            .variables
-            .into_iter()
-            .filter_map(|variable| variable.decoded.ok())
-            .collect();
-        Some((
-            format!("{:?}", found.endpoint)
-                .split('(')
-                .next()
-                .unwrap_or_default()
-                .to_string(),
-            variables,
-        ))
+        let variables = found.variables.into_iter().filter_map(|variable| variable.decoded.ok()).collect();
+        Some((format!("{:?}", found.endpoint).split('(').next().unwrap_or_default().to_string(), variables))
     }
 
     #[test]
     fn literals_win_over_variables() {
         assert_eq!(found("/plugins/enabled").unwrap().0, "EnabledPlugins");
         assert_eq!(found("/upstreams/x/targets/all").unwrap().0, "TargetsAll");
-        assert_eq!(
-            found("/schemas/plugins/validate").unwrap().0,
-            "PluginValidate"
-        );
-        assert_eq!(
-            found("/schemas/routes/validate").unwrap().0,
-            "EntityValidate"
-        );
-        assert_eq!(
-            found("/schemas/plugins/key-auth").unwrap().0,
-            "PluginSchema"
-        );
+        assert_eq!(found("/schemas/plugins/validate").unwrap().0, "PluginValidate");
+        assert_eq!(found("/schemas/routes/validate").unwrap().0, "EntityValidate");
+        assert_eq!(found("/schemas/plugins/key-auth").unwrap().0, "PluginSchema");
     }
 
     #[test]
     fn segments_are_split_raw_and_decoded_later() {
-        assert_eq!(
-            found("/consumers/a%20b%2Fc"),
-            Some(("Row".into(), vec!["a b/c".into()]))
-        );
-        assert_eq!(
-            found("/consumers/a+b"),
-            Some(("Row".into(), vec!["a+b".into()]))
-        );
-        assert_eq!(
-            found("/consumers/x/key-auth/k"),
-            Some(("Child".into(), vec!["x".into(), "k".into()]))
-        );
+        assert_eq!(found("/consumers/a%20b%2Fc"), Some(("Row".into(), vec!["a b/c".into()])));
+        assert_eq!(found("/consumers/a+b"), Some(("Row".into(), vec!["a+b".into()])));
+        assert_eq!(found("/consumers/x/key-auth/k"), Some(("Child".into(), vec!["x".into(), "k".into()])));
     }
 
     #[test]
     fn one_trailing_slash_is_forgiven_and_nothing_else() {
         assert_eq!(found("/services/").unwrap().0, "Collection");
         assert_eq!(found("/services/x/").unwrap().0, "Row");
-        for unknown in [
-            "//services",
-            "/Services",
-            "/services//",
-            "/services/x/nope",
-            "/targets",
-            "/nope",
-            "",
-        ] {
+        for unknown in ["//services", "/Services", "/services//", "/services/x/nope", "/targets", "/nope", ""] {
             assert_eq!(found(unknown), None, "{unknown}");
         }
     }
@@ -370,10 +274,7 @@ mod tests {
         let paths = Paths::admin(&|_| true);
         let allow = |raw: &str| paths.find(raw).unwrap().endpoint.allow();
         assert_eq!(allow("/services"), "GET, HEAD, OPTIONS, POST");
-        assert_eq!(
-            allow("/services/x"),
-            "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
-        );
+        assert_eq!(allow("/services/x"), "DELETE, GET, HEAD, OPTIONS, PATCH, PUT");
         assert_eq!(allow("/schemas/services/validate"), "OPTIONS, POST");
     }
 }

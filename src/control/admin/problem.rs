@@ -2,12 +2,12 @@
 //! Always: one problem, one status, one documented shape.
 
 use crate::control::admin::reply::Reply;
-use crate::control::store::Refusal;
 use crate::control::store::tables::Conflict;
 use crate::control::validate::Unresolved;
 use crate::entity::violation::Violation;
 use crate::entity::violation::Violations;
 use crate::entity::violation::lua_literal;
+use crate::state::compile::Refusal;
 use hyper::StatusCode;
 use serde_json::Map;
 use serde_json::Value;
@@ -75,50 +75,30 @@ impl Problem {
             Problem::Plain(status, message) => Reply::json(status, &json!({ "message": message })),
             Problem::Page(status) => Reply::page(status),
             Problem::Text(status, text) => Reply::text(status, text),
-            Problem::Schema(found) => error(
-                2,
-                "schema violation",
-                &found.message(),
-                Some(Value::Object(found.to_map())),
-            ),
-            Problem::Conflict(conflict) => conflict_reply(conflict),
-            Problem::BadKey { field, text } => {
-                error(10, &format!("invalid unique {field}"), &text, None)
+            Problem::Schema(found) => {
+                error(2, "schema violation", &found.message(), Some(Value::Object(found.to_map())))
             }
+            Problem::Conflict(conflict) => conflict_reply(conflict),
+            Problem::BadKey { field, text } => error(10, &format!("invalid unique {field}"), &text, None),
             Problem::Absent { key, value } => {
                 let fields = json!({ key: value });
                 let by = if key == "id" { "primary key " } else { "" };
-                let message = format!(
-                    "could not find the entity with {by}'{}'",
-                    lua_literal(&fields)
-                );
+                let message = format!("could not find the entity with {by}'{}'", lua_literal(&fields));
                 error(6, "not found", &message, Some(fields))
             }
-            Problem::BadOffset { offset, reason } => error(
-                7,
-                "invalid offset",
-                &format!("'{offset}' is not a valid offset: {reason}"),
-                None,
-            ),
+            Problem::BadOffset { offset, reason } => {
+                error(7, "invalid offset", &format!("'{offset}' is not a valid offset: {reason}"), None)
+            }
             Problem::BadSize(text) => error(9, "invalid size", text, None),
             Problem::BadOption { option, text } => {
-                let mut body = shape(
-                    11,
-                    "invalid options",
-                    &format!("invalid option ({option}: {text})"),
-                );
+                let mut body = shape(11, "invalid options", &format!("invalid option ({option}: {text})"));
                 body.insert("options".to_string(), json!({ option: text }));
                 Reply::json(StatusCode::BAD_REQUEST, &Value::Object(body))
             }
             Problem::Unresolved(missing) => unresolved_reply(&missing),
             Problem::NullId => {
                 let fields = json!({ "id": null });
-                error(
-                    3,
-                    "primary key violation",
-                    "primary key violation on key '{id=null}'",
-                    Some(fields),
-                )
+                error(3, "primary key violation", "primary key violation on key '{id=null}'", Some(fields))
             }
         }
     }
@@ -156,25 +136,13 @@ fn conflict_reply(conflict: Conflict) -> Reply {
         }
         Conflict::Dangling { field, entity, id } => {
             let key = json!({ "id": id });
-            let message = format!(
-                "the foreign key '{}' does not reference an existing '{entity}' entity.",
-                lua_literal(&key)
-            );
-            error(
-                4,
-                "foreign key violation",
-                &message,
-                Some(json!({ field: key })),
-            )
+            let message =
+                format!("the foreign key '{}' does not reference an existing '{entity}' entity.", lua_literal(&key));
+            error(4, "foreign key violation", &message, Some(json!({ field: key })))
         }
         Conflict::Referenced { child, parent } => {
             let message = format!("an existing '{child}' entity references this '{parent}' entity");
-            error(
-                4,
-                "foreign key violation",
-                &message,
-                Some(json!({ "@referenced_by": child })),
-            )
+            error(4, "foreign key violation", &message, Some(json!({ "@referenced_by": child })))
         }
     }
 }
@@ -184,10 +152,7 @@ fn unresolved_reply(missing: &[Unresolved]) -> Reply {
     let mut texts = Vec::new();
     for one in missing {
         let key = lua_literal(&json!({ one.key: one.value }));
-        let text = format!(
-            "the foreign key cannot be resolved with '{key}' for an existing '{}' entity",
-            one.entity
-        );
+        let text = format!("the foreign key cannot be resolved with '{key}' for an existing '{}' entity", one.entity);
         texts.push(format!("{}.{}: {text}", one.field, one.key));
         if let Value::Object(nested) = fields.entry(one.field).or_insert_with(|| json!({})) {
             nested.insert(one.key.to_string(), text.into());
@@ -195,16 +160,7 @@ fn unresolved_reply(missing: &[Unresolved]) -> Reply {
     }
     let message = match texts.as_slice() {
         [one] => format!("foreign key unresolved ({one})"),
-        many => format!(
-            "{} foreign keys unresolved ({})",
-            many.len(),
-            many.join("; ")
-        ),
+        many => format!("{} foreign keys unresolved ({})", many.len(), many.join("; ")),
     };
-    error(
-        13,
-        "foreign keys unresolved",
-        &message,
-        Some(Value::Object(fields)),
-    )
+    error(13, "foreign keys unresolved", &message, Some(Value::Object(fields)))
 }

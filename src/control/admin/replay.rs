@@ -10,35 +10,16 @@ use std::collections::HashMap;
 
 /// Differences that are meant, by name of the record.
 const MEANT: &[(&str, &str)] = &[
-    (
-        "schema/routes",
-        "the rules by protocol depend on the variant and are not listed",
-    ),
-    (
-        "schema/upstreams",
-        "the default of healthchecks names its threshold too",
-    ),
-    (
-        "page/nested-next",
-        "which rows are on the second page depends on random ids",
-    ),
-    (
-        "routes/create-path-regex-bad",
-        "the reason is that of another regex library",
-    ),
-    (
-        "routes/create-json-headers-empty-list",
-        "refused by the rule it breaks, not by a compiler behind it",
-    ),
+    ("schema/routes", "the rules by protocol depend on the variant and are not listed"),
+    ("schema/upstreams", "the default of healthchecks names its threshold too"),
+    ("page/nested-next", "which rows are on the second page depends on random ids"),
+    ("routes/create-path-regex-bad", "the reason is that of another regex library"),
+    ("routes/create-json-headers-empty-list", "refused by the rule it breaks, not by a compiler behind it"),
 ];
 
 /// Ports that the requests name, as in the record's environment.
-const PORTS: &[(&str, &str)] = &[
-    ("<echo_port>", "9001"),
-    ("<echo2_port>", "9002"),
-    ("<admin_port>", "8001"),
-    ("<refused_port>", "9009"),
-];
+const PORTS: &[(&str, &str)] =
+    &[("<echo_port>", "9001"), ("<echo2_port>", "9002"), ("<admin_port>", "8001"), ("<refused_port>", "9009")];
 
 #[derive(Clone, Default)]
 struct Bindings(HashMap<String, String>);
@@ -53,9 +34,7 @@ impl Bindings {
         for (name, value) in &self.0 {
             out = out.replace(name, value);
         }
-        let unknown = ["<uuid:", "<key:", "<offset:"]
-            .iter()
-            .any(|start| out.contains(start));
+        let unknown = ["<uuid:", "<key:", "<offset:"].iter().any(|start| out.contains(start));
         (!unknown).then_some(out)
     }
 
@@ -66,25 +45,15 @@ impl Bindings {
                     && want.iter().all(|(name, want)| {
                         let got = got.get(name);
                         got.is_some_and(|got| {
-                            if name == "data" {
-                                self.matches_unordered(want, got)
-                            } else {
-                                self.matches(want, got)
-                            }
+                            if name == "data" { self.matches_unordered(want, got) } else { self.matches(want, got) }
                         })
                     })
             }
             (Value::Array(want), Value::Array(got)) => {
-                want.len() == got.len()
-                    && want
-                        .iter()
-                        .zip(got)
-                        .all(|(want, got)| self.matches(want, got))
+                want.len() == got.len() && want.iter().zip(got).all(|(want, got)| self.matches(want, got))
             }
             (Value::String(want), Value::Number(got)) => {
-                let port = PORTS
-                    .iter()
-                    .any(|(name, value)| want == name && *value == got.to_string());
+                let port = PORTS.iter().any(|(name, value)| want == name && *value == got.to_string());
                 port || (want.starts_with('<') && want.ends_with('>'))
             }
             (Value::String(want), Value::String(got)) => self.matches_text(want, got),
@@ -125,22 +94,13 @@ impl Bindings {
         let Some(rest) = got.strip_prefix(before) else {
             return false;
         };
-        let known = PORTS
-            .iter()
-            .find(|(port, _)| *port == name)
-            .map(|(_, value)| value.to_string());
+        let known = PORTS.iter().find(|(port, _)| *port == name).map(|(_, value)| value.to_string());
         match known.or_else(|| self.0.get(name).cloned()) {
-            Some(value) => rest
-                .strip_prefix(&value)
-                .is_some_and(|rest| self.matches_text(after, rest)),
+            Some(value) => rest.strip_prefix(&value).is_some_and(|rest| self.matches_text(after, rest)),
             None => {
                 // The value reaches to where the text after it begins.
                 let literal = after.split('<').next().unwrap_or_default();
-                let length = if literal.is_empty() {
-                    Some(rest.len())
-                } else {
-                    rest.find(literal)
-                };
+                let length = if literal.is_empty() { Some(rest.len()) } else { rest.find(literal) };
                 let Some(length) = length else {
                     return false;
                 };
@@ -180,27 +140,16 @@ async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
         let target = bindings.fill(request["path"].as_str().unwrap());
         let body = bindings.fill(request["body"].as_str().unwrap_or_default());
         let (Some(target), Some(mut body)) = (target, body) else {
-            differing.push(format!(
-                "{} {name}: a placeholder is unbound",
-                record["seq"]
-            ));
+            differing.push(format!("{} {name}: a placeholder is unbound", record["seq"]));
             continue;
         };
         let headers: Vec<(String, String)> = request["headers"]
             .as_array()
             .into_iter()
             .flatten()
-            .map(|pair| {
-                (
-                    pair[0].as_str().unwrap().to_string(),
-                    pair[1].as_str().unwrap().to_string(),
-                )
-            })
+            .map(|pair| (pair[0].as_str().unwrap().to_string(), pair[1].as_str().unwrap().to_string()))
             .collect();
-        let borrowed: Vec<(&str, &str)> = headers
-            .iter()
-            .map(|(a, b)| (a.as_str(), b.as_str()))
-            .collect();
+        let borrowed: Vec<(&str, &str)> = headers.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         if borrowed.contains(&("Transfer-Encoding", "chunked")) {
             body = dechunk(&body);
         }
@@ -213,8 +162,7 @@ async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
         if !accident && u64::from(reply.status.as_u16()) != status {
             wrong.push(format!("status {} not {status}", reply.status.as_u16()));
         }
-        let got: Value =
-            serde_json::from_str(&reply.body).unwrap_or_else(|_| Value::from(reply.body.clone()));
+        let got: Value = serde_json::from_str(&reply.body).unwrap_or_else(|_| Value::from(reply.body.clone()));
         if !accident && method != "HEAD" && !(want["body"].is_null() && reply.body.is_empty()) {
             // Bound even when something else differs, so that later records can be asked.
             let mut trial = bindings.clone();
@@ -231,33 +179,16 @@ async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
         }
         for pair in want["headers"].as_array().into_iter().flatten() {
             let (header, value) = (pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
-            let compared = header.starts_with("Access-Control")
-                || header == "Allow"
-                || header == "Content-Type";
+            let compared = header.starts_with("Access-Control") || header == "Allow" || header == "Content-Type";
             let content_type = reply.content_type.unwrap_or_default();
-            let sent = reply
-                .headers
-                .iter()
-                .find(|(name, _)| *name == header)
-                .map(|(_, value)| value.as_str());
-            let sent = if header == "Content-Type" {
-                Some(content_type)
-            } else {
-                sent
-            };
-            if compared
-                && !accident
-                && sent.is_none_or(|sent| !sent.starts_with(value) && !value.starts_with(sent))
-            {
+            let sent = reply.headers.iter().find(|(name, _)| *name == header).map(|(_, value)| value.as_str());
+            let sent = if header == "Content-Type" { Some(content_type) } else { sent };
+            if compared && !accident && sent.is_none_or(|sent| !sent.starts_with(value) && !value.starts_with(sent)) {
                 wrong.push(format!("header {header}: want {value} got {sent:?}"));
             }
         }
         if !wrong.is_empty() && !MEANT.iter().any(|(meant, _)| *meant == name) {
-            differing.push(format!(
-                "{} {name}: {method} {target} {body}\n   {}",
-                record["seq"],
-                wrong.join("\n   ")
-            ));
+            differing.push(format!("{} {name}: {method} {target} {body}\n   {}", record["seq"], wrong.join("\n   ")));
         }
     }
     (total, differing)
@@ -268,11 +199,7 @@ async fn empty(admin: &Admin<Fake>) {
         let (_, page) = testing::get(admin, &format!("/{collection}?size=1000")).await;
         for row in page["data"].as_array().into_iter().flatten() {
             let path = format!("/{collection}/{}", row["id"].as_str().unwrap());
-            assert_eq!(
-                testing::ask(admin, "DELETE", &path, &[], "").await.status,
-                204,
-                "{path}"
-            );
+            assert_eq!(testing::ask(admin, "DELETE", &path, &[], "").await.status, 204, "{path}");
         }
     }
 }

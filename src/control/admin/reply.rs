@@ -28,30 +28,15 @@ impl Reply {
 
     /// A JSON text that needs no serialising.
     pub fn rendered(status: StatusCode, body: String) -> Reply {
-        Reply {
-            status,
-            content_type: Some(JSON),
-            body,
-            headers: Vec::new(),
-        }
+        Reply { status, content_type: Some(JSON), body, headers: Vec::new() }
     }
 
     pub fn empty() -> Reply {
-        Reply {
-            status: StatusCode::NO_CONTENT,
-            content_type: None,
-            body: String::new(),
-            headers: Vec::new(),
-        }
+        Reply { status: StatusCode::NO_CONTENT, content_type: None, body: String::new(), headers: Vec::new() }
     }
 
     pub fn text(status: StatusCode, text: &str) -> Reply {
-        Reply {
-            status,
-            content_type: Some(TEXT),
-            body: text.to_string(),
-            headers: Vec::new(),
-        }
+        Reply { status, content_type: Some(TEXT), body: text.to_string(), headers: Vec::new() }
     }
 
     /// The short page that says what the status says.
@@ -65,12 +50,7 @@ impl Reply {
         let body = format!(
             "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n</body>\r\n</html>\r\n"
         );
-        Reply {
-            status,
-            content_type: Some(HTML),
-            body,
-            headers: Vec::new(),
-        }
+        Reply { status, content_type: Some(HTML), body, headers: Vec::new() }
     }
 
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
@@ -84,15 +64,10 @@ impl Reply {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if let Some(content_type) = self.content_type {
-            headers.insert(
-                hyper::header::CONTENT_TYPE,
-                HeaderValue::from_static(content_type),
-            );
+            headers.insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         for (name, value) in self.headers {
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::try_from(name), HeaderValue::try_from(value))
-            {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 headers.insert(name, value);
             }
         }

@@ -32,15 +32,11 @@ impl Name {
     /// # Errors
     /// The segment breaks the rules of the path key.
     pub fn read(entity: &Entity, segment: &Variable) -> Result<Name, Problem> {
-        let bad = |text| Problem::BadKey {
-            field: entity.path_key.to_string(),
-            text,
-        };
-        let text = segment.decoded.as_ref().map_err(|position| {
-            bad(format!(
-                "invalid utf-8 character sequence detected at position {position}"
-            ))
-        })?;
+        let bad = |text| Problem::BadKey { field: entity.path_key.to_string(), text };
+        let text = segment
+            .decoded
+            .as_ref()
+            .map_err(|position| bad(format!("invalid utf-8 character sequence detected at position {position}")))?;
         if is_uuid(text)
             && let Ok(id) = Uuid::try_parse(text)
         {
@@ -62,14 +58,8 @@ impl Name {
         match self {
             // Plugins are read before they are changed, and answer as reads do.
             _ if entity.name == "plugins" => Problem::not_found(),
-            Name::Id(id) => Problem::Absent {
-                key: "id",
-                value: id.to_string(),
-            },
-            Name::Key(key) => Problem::Absent {
-                key: entity.path_key,
-                value: key.clone(),
-            },
+            Name::Id(id) => Problem::Absent { key: "id", value: id.to_string() },
+            Name::Key(key) => Problem::Absent { key: entity.path_key, value: key.clone() },
         }
     }
 }
@@ -83,11 +73,7 @@ pub struct Writer<'a> {
 
 impl Writer<'_> {
     fn typed(&self, input: Input, stored: Option<&Map<String, Value>>) -> Map<String, Value> {
-        let Input {
-            mut fields,
-            untyped,
-            ..
-        } = input;
+        let Input { mut fields, untyped, .. } = input;
         if untyped {
             self.entity.infer(&mut fields, stored, self.plugins);
         }
@@ -98,16 +84,10 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// Whatever is wrong with the input, or with the rows around it.
-    pub fn create(
-        &self,
-        tx: &mut Transaction,
-        input: Input,
-        fixed: &[(&str, Value)],
-    ) -> Result<Uuid, Problem> {
+    pub fn create(&self, tx: &mut Transaction, input: Input, fixed: &[(&str, Value)]) -> Result<Uuid, Problem> {
         let (row, expires_at_ms) = self.whole_row(tx, input, fixed)?;
         let id = own_id(&row)?;
-        tx.insert(self.entity, id, &row, expires_at_ms)
-            .map_err(Problem::Conflict)?;
+        tx.insert(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)?;
         Ok(id)
     }
 
@@ -153,57 +133,30 @@ impl Writer<'_> {
             fields.insert(name.to_string(), value.clone());
         }
         let ttl_seconds = take_ttl(self.entity, &mut fields)?;
-        let compares =
-            self.entity.name == "plugins" && validate::compares_protocols(&fields, false);
+        let compares = self.entity.name == "plugins" && validate::compares_protocols(&fields, false);
         validate::resolve(self.entity, &mut fields, &tx.tables).map_err(Problem::Unresolved)?;
-        let moment = Moment {
-            now_ms: tx.tables.now_ms,
-        };
-        let row = self
-            .entity
-            .create(fields, moment, self.plugins)
-            .map_err(Problem::Schema)?;
+        let moment = Moment { now_ms: tx.tables.now_ms };
+        let row = self.entity.create(fields, moment, self.plugins).map_err(Problem::Schema)?;
         if compares {
             validate::match_protocols(&row, &tx.tables).map_err(Problem::Schema)?;
         }
-        let created_ms = row
-            .get("created_at")
-            .and_then(Value::as_u64)
-            .unwrap_or_default()
-            .saturating_mul(1000);
-        Ok((
-            row,
-            ttl_seconds.and_then(|seconds| expiry(created_ms, seconds)),
-        ))
+        let created_ms = row.get("created_at").and_then(Value::as_u64).unwrap_or_default().saturating_mul(1000);
+        Ok((row, ttl_seconds.and_then(|seconds| expiry(created_ms, seconds))))
     }
 
     /// PATCH of the row under `id`, which exists.
     ///
     /// # Errors
     /// Whatever is wrong with the input, or with the rows around it.
-    pub fn patch(
-        &self,
-        tx: &mut Transaction,
-        name: &Name,
-        id: Uuid,
-        input: Input,
-    ) -> Result<(), Problem> {
-        let entry = tx
-            .tables
-            .get(self.entity, id)
-            .ok_or_else(|| name.absent(self.entity))?;
+    pub fn patch(&self, tx: &mut Transaction, name: &Name, id: Uuid, input: Input) -> Result<(), Problem> {
+        let entry = tx.tables.get(self.entity, id).ok_or_else(|| name.absent(self.entity))?;
         let stored = entry.row();
         let mut fields = self.typed(input, Some(&stored));
         let ttl_seconds = take_ttl(self.entity, &mut fields)?;
         let compares = self.entity.name == "plugins" && validate::compares_protocols(&fields, true);
         validate::resolve(self.entity, &mut fields, &tx.tables).map_err(Problem::Unresolved)?;
-        let moment = Moment {
-            now_ms: tx.tables.now_ms,
-        };
-        let mut row = self
-            .entity
-            .update(&stored, fields, moment, self.plugins)
-            .map_err(Problem::Schema)?;
+        let moment = Moment { now_ms: tx.tables.now_ms };
+        let mut row = self.entity.update(&stored, fields, moment, self.plugins).map_err(Problem::Schema)?;
         if own_id(&row).ok() != Some(id) {
             if matches!(name, Name::Id(_)) {
                 return Err(name.absent(self.entity));
@@ -217,16 +170,12 @@ impl Writer<'_> {
             Some(seconds) => expiry(tx.tables.now_ms, seconds),
             None => entry.expires_at_ms,
         };
-        tx.put(self.entity, id, &row, expires_at_ms)
-            .map_err(Problem::Conflict)
+        tx.put(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)
     }
 }
 
 fn own_id(row: &Map<String, Value>) -> Result<Uuid, Problem> {
-    let id = row
-        .get("id")
-        .and_then(Value::as_str)
-        .and_then(|id| Uuid::try_parse(id).ok());
+    let id = row.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok());
     id.ok_or(Problem::NullId)
 }
 
@@ -243,10 +192,7 @@ fn take_ttl(entity: &Entity, fields: &mut Map<String, Value>) -> Result<Option<u
     };
     match given.as_ref().and_then(Value::as_u64) {
         Some(seconds) if seconds <= TTL_SECONDS_MAX => Ok(Some(seconds)),
-        _ => Err(Problem::BadOption {
-            option: "ttl",
-            text: "must be an integer between 0 and 100000000",
-        }),
+        _ => Err(Problem::BadOption { option: "ttl", text: "must be an integer between 0 and 100000000" }),
     }
 }
 
@@ -260,9 +206,7 @@ pub fn show(entity: &Entity, entry: &Entry, now_ms: u64) -> String {
     if !entity.ttl {
         return entry.body.to_string();
     }
-    let remaining = entry
-        .expires_at_ms
-        .map(|at_ms| at_ms.saturating_sub(now_ms) / 1000);
+    let remaining = entry.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms) / 1000);
     let body = entry.body.strip_suffix('}').unwrap_or(&entry.body);
     format!("{body},\"ttl\":{}}}", json!(remaining))
 }
@@ -275,10 +219,7 @@ pub fn show_id(entity: &Entity, tables: &Tables, id: Uuid) -> Result<String, Pro
 
 /// Rows of a page.
 pub fn show_all(entity: &Entity, tables: &Tables, entries: &[Arc<Entry>]) -> Vec<String> {
-    entries
-        .iter()
-        .map(|entry| show(entity, entry, tables.now_ms))
-        .collect()
+    entries.iter().map(|entry| show(entity, entry, tables.now_ms)).collect()
 }
 
 /// The id in the stored text.

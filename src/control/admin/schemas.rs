@@ -20,11 +20,7 @@ impl<P: Publish> Admin<P> {
     fn entity(&self, call: &Call) -> Result<&'static Entity, Problem> {
         let name = crud::variable(call, 0)?;
         let text = name.decoded.as_deref().unwrap_or(&name.raw);
-        let loaded = |entity: &&Entity| {
-            entity
-                .needs_plugin
-                .is_none_or(|plugin| self.plugin(plugin).is_some())
-        };
+        let loaded = |entity: &&Entity| entity.needs_plugin.is_none_or(|plugin| self.plugin(plugin).is_some());
         let missing = || Problem::Plain(StatusCode::NOT_FOUND, format!("No entity named '{text}'"));
         crate::entity::find(text).filter(loaded).ok_or_else(missing)
     }
@@ -38,27 +34,18 @@ impl<P: Publish> Admin<P> {
 
     pub(super) fn entity_schema(&self, call: &Call) -> Result<Reply, Problem> {
         let record = self.entity(call)?.record;
-        Ok(Reply::json(
-            StatusCode::OK,
-            &document::document(record.fields.iter(), record.checks.iter()),
-        ))
+        Ok(Reply::json(StatusCode::OK, &document::document(record.fields.iter(), record.checks.iter())))
     }
 
     pub(super) fn plugin_schema(&self, call: &Call) -> Result<Reply, Problem> {
         let schema = self.plugin_of(call)?;
         let fields = plugin::overrides(schema);
-        Ok(Reply::json(
-            StatusCode::OK,
-            &document::document(fields.iter(), schema.checks.iter()),
-        ))
+        Ok(Reply::json(StatusCode::OK, &document::document(fields.iter(), schema.checks.iter())))
     }
 
     pub(super) fn plugin_config_schema(&self, call: &Call) -> Result<Reply, Problem> {
         let schema = self.plugin_of(call)?;
-        Ok(Reply::json(
-            StatusCode::OK,
-            &document::record_document(&schema.config, &[]),
-        ))
+        Ok(Reply::json(StatusCode::OK, &document::record_document(&schema.config, &[])))
     }
 
     pub(super) fn validate_entity(&self, call: Call) -> Result<Reply, Problem> {
@@ -74,23 +61,15 @@ impl<P: Publish> Admin<P> {
     fn validate(&self, entity: &Entity, call: Call) -> Result<Reply, Problem> {
         let mut fields = call.input.fields;
         if call.input.untyped
-            && let Value::Object(typed) =
-                coerce::infer_blindly(Value::Object(std::mem::take(&mut fields)))
+            && let Value::Object(typed) = coerce::infer_blindly(Value::Object(std::mem::take(&mut fields)))
         {
             fields = typed;
         }
         if entity.ttl {
             fields.remove("ttl");
         }
-        let moment = Moment {
-            now_ms: unix_now_ms(),
-        };
-        entity
-            .create(fields, moment, &|name| self.plugin(name))
-            .map_err(Problem::Schema)?;
-        Ok(Reply::json(
-            StatusCode::OK,
-            &json!({ "message": "schema validation successful" }),
-        ))
+        let moment = Moment { now_ms: unix_now_ms() };
+        entity.create(fields, moment, &|name| self.plugin(name)).map_err(Problem::Schema)?;
+        Ok(Reply::json(StatusCode::OK, &json!({ "message": "schema validation successful" })))
     }
 }

@@ -65,25 +65,16 @@ impl AdminServer {
     ///
     /// # Errors
     /// The first address that cannot be bound, by name; then nothing is served.
-    pub fn start<P: Publish>(
-        admin: Arc<Admin<P>>,
-        listen: &[(Listen, Surface)],
-    ) -> io::Result<AdminServer> {
+    pub fn start<P: Publish>(admin: Arc<Admin<P>>, listen: &[(Listen, Surface)]) -> io::Result<AdminServer> {
         let mut sockets = Vec::new();
         for (address, surface) in listen {
             sockets.push((bind(address)?, *surface));
         }
         let (stop, stopped) = watch::channel(false);
-        let mut server = AdminServer {
-            local: Vec::new(),
-            stop,
-            tasks: JoinSet::new(),
-        };
+        let mut server = AdminServer { local: Vec::new(), stop, tasks: JoinSet::new() };
         for (socket, surface) in sockets {
             server.local.push(socket.local()?);
-            server
-                .tasks
-                .spawn(accept(socket, surface, admin.clone(), stopped.clone()));
+            server.tasks.spawn(accept(socket, surface, admin.clone(), stopped.clone()));
         }
         Ok(server)
     }
@@ -99,19 +90,14 @@ impl AdminServer {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, ended).await.is_err() {
-            tracing::warn!(
-                "admin requests still running after {} ms were cut off",
-                patience.as_millis()
-            );
+            tracing::warn!("admin requests still running after {} ms were cut off", patience.as_millis());
         }
     }
 }
 
 fn bind(address: &Listen) -> io::Result<Socket> {
     let named = |name: String| {
-        move |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
-        }
+        move |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
     };
     match address {
         Listen::Tcp(address) => {
@@ -127,16 +113,10 @@ fn bind(address: &Listen) -> io::Result<Socket> {
 /// Binds in a private directory and moves the finished socket into place, over a dead one if there is one.
 fn bind_unix(path: &Path) -> io::Result<Socket> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another process is listening there",
-        ));
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is listening there"));
     }
     if std::fs::symlink_metadata(path).is_ok_and(|found| !is_socket(&found)) {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "there is a file that is not a socket",
-        ));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
     }
     let private = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::DirBuilder::new().mode(0o700).create(&private)?;
@@ -167,12 +147,7 @@ impl Socket {
     }
 }
 
-async fn accept<P: Publish>(
-    socket: Socket,
-    surface: Surface,
-    admin: Arc<Admin<P>>,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P>>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -188,12 +163,8 @@ async fn accept<P: Publish>(
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok(Stream::Tcp(stream)) => {
-                connections.spawn(serve(stream, surface, admin.clone(), stopped))
-            }
-            Ok(Stream::Unix(stream)) => {
-                connections.spawn(serve(stream, surface, admin.clone(), stopped))
-            }
+            Ok(Stream::Tcp(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
+            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
             Err(error) => {
                 tracing::warn!("an admin connection could not be accepted: {error}");
                 // Out of descriptors: some must be given back before the next try makes sense.

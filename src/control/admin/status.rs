@@ -28,13 +28,9 @@ impl<P: Publish> Admin<P> {
             })
             .collect();
         let tables = self.store.view();
-        let plugins = tables
-            .page(&crate::entity::plugin::PLUGINS, None, usize::MAX, None)
-            .rows;
-        let enabled: BTreeSet<String> = plugins
-            .iter()
-            .filter_map(|entry| entry.row().get("name")?.as_str().map(str::to_string))
-            .collect();
+        let plugins = tables.page(&crate::entity::plugin::PLUGINS, None, usize::MAX, None).rows;
+        let enabled: BTreeSet<String> =
+            plugins.iter().filter_map(|entry| entry.row().get("name")?.as_str().map(str::to_string)).collect();
         let pid = std::process::id();
         let body = json!({
             "version": KONG_VERSION,
@@ -87,11 +83,7 @@ impl<P: Publish> Admin<P> {
             self.draining.store(true, Ordering::Relaxed);
             return Ok(Reply::empty());
         }
-        let ready = if self.draining.load(Ordering::Relaxed) {
-            Err("draining".to_string())
-        } else {
-            self.node.ready()
-        };
+        let ready = if self.draining.load(Ordering::Relaxed) { Err("draining".to_string()) } else { self.node.ready() };
         match ready {
             Ok(()) => Ok(Reply::json(StatusCode::OK, &json!({ "message": "ready" }))),
             Err(reason) => Err(Problem::Plain(StatusCode::SERVICE_UNAVAILABLE, reason)),
@@ -99,20 +91,12 @@ impl<P: Publish> Admin<P> {
     }
 
     pub(super) fn endpoints(&self) -> Reply {
-        let patterns: Vec<&str> = self
-            .admin_paths
-            .patterns()
-            .filter(|pattern| *pattern != "/robots.txt")
-            .collect();
+        let patterns: Vec<&str> = self.admin_paths.patterns().filter(|pattern| *pattern != "/robots.txt").collect();
         Reply::json(StatusCode::OK, &json!({ "data": patterns }))
     }
 
     pub(super) fn enabled_plugins(&self) -> Reply {
-        let names: Vec<&str> = self
-            .plugins
-            .iter()
-            .map(|plugin| plugin.schema.name)
-            .collect();
+        let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.schema.name).collect();
         Reply::json(StatusCode::OK, &json!({ "enabled_plugins": names }))
     }
 }
@@ -123,18 +107,13 @@ fn shown_bytes(bytes: u64, query: &[Pair]) -> Result<Value, Problem> {
     let unit = given("unit").unwrap_or_else(|| "m".to_string());
     let scale = match given("scale") {
         None => 2,
-        Some(text) => match crate::entity::coerce::number(&text).and_then(|number| number.as_i64())
-        {
+        Some(text) => match crate::entity::coerce::number(&text).and_then(|number| number.as_i64()) {
             Some(scale @ 0..=SCALE_MAX) => scale as usize,
             Some(scale) if scale < 0 => {
-                return Err(Problem::bad_request(
-                    "scale must be equal or greater than 0",
-                ));
+                return Err(Problem::bad_request("scale must be equal or greater than 0"));
             }
             _ => {
-                return Err(Problem::bad_request(format!(
-                    "invalid scale '{text}' (expected 0 to {SCALE_MAX})"
-                )));
+                return Err(Problem::bad_request(format!("invalid scale '{text}' (expected 0 to {SCALE_MAX})")));
             }
         },
     };
@@ -168,10 +147,6 @@ mod tests {
         assert_eq!(shown("unit=k&scale=0"), Ok("5120 KiB".into()));
         assert_eq!(shown("unit=b"), Ok(5242880.into()));
         assert!(shown("unit=x").unwrap_err().contains("invalid unit 'x'"));
-        assert!(
-            shown("scale=-1")
-                .unwrap_err()
-                .contains("scale must be equal or greater than 0")
-        );
+        assert!(shown("scale=-1").unwrap_err().contains("scale must be equal or greater than 0"));
     }
 }

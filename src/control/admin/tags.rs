@@ -37,10 +37,7 @@ impl<P: Publish> Admin<P> {
             None => None,
             Some(parts) => Some(position(parts).ok_or_else(|| page::foreign_token(&call.query))?),
         };
-        let found = self
-            .store
-            .view()
-            .tagged(after.as_ref(), wanted_tag.as_deref(), wanted.size);
+        let found = self.store.view().tagged(after.as_ref(), wanted_tag.as_deref(), wanted.size);
         let next = found.rows.last().filter(|_| found.more).map(|last| {
             let token = page::token(&json!([last.id.to_string(), last.entity, *last.tag]));
             let path = match call.found.variables.first() {
@@ -50,8 +47,7 @@ impl<P: Publish> Admin<P> {
             (path, token)
         });
         let show = |row: &Tagged| {
-            json!({ "tag": *row.tag, "entity_name": row.entity, "entity_id": row.id.to_string() })
-                .to_string()
+            json!({ "tag": *row.tag, "entity_name": row.entity, "entity_id": row.id.to_string() }).to_string()
         };
         let rows: Vec<String> = found.rows.iter().map(show).collect();
         Ok(Reply::rendered(StatusCode::OK, page::body(&rows, next)))
@@ -59,16 +55,9 @@ impl<P: Publish> Admin<P> {
 }
 
 fn tag(call: &Call) -> Result<String, Problem> {
-    let bad = |text| Problem::BadKey {
-        field: "tag".to_string(),
-        text,
-    };
+    let bad = |text| Problem::BadKey { field: "tag".to_string(), text };
     let decoded = crud::variable(call, 0)?.decoded.clone();
-    let tag = decoded.map_err(|at| {
-        bad(format!(
-            "invalid utf-8 character sequence detected at position {at}"
-        ))
-    })?;
+    let tag = decoded.map_err(|at| bad(format!("invalid utf-8 character sequence detected at position {at}")))?;
     validators::tag(&tag).map_err(bad)?;
     Ok(tag)
 }
@@ -80,9 +69,5 @@ fn position(parts: &[Value]) -> Option<Tagged> {
     };
     let id = Uuid::try_parse(id.as_str()?).ok()?;
     let entity = crate::entity::find(entity.as_str()?)?.name;
-    Some(Tagged {
-        id,
-        entity,
-        tag: Arc::from(tag.as_str()?),
-    })
+    Some(Tagged { id, entity, tag: Arc::from(tag.as_str()?) })
 }

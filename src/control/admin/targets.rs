@@ -28,21 +28,12 @@ impl<P: Publish> Admin<P> {
         if call.method == Method::POST {
             let name = Name::read(link.parent, crud::variable(&call, 0)?)?;
             let plugins = |name: &str| self.plugin(name);
-            let writer = Writer {
-                entity: link.child,
-                plugins: &plugins,
-            };
+            let writer = Writer { entity: link.child, plugins: &plugins };
             return self
                 .change(StatusCode::CREATED, |tx| {
-                    let upstream = name
-                        .find(link.parent, &tx.tables)
-                        .ok_or_else(Problem::not_found)?;
+                    let upstream = name.find(link.parent, &tx.tables).ok_or_else(Problem::not_found)?;
                     check_address(&call.input.fields)?;
-                    let id = writer.create(
-                        tx,
-                        call.input,
-                        &[(link.field, crud::reference(upstream))],
-                    )?;
+                    let id = writer.create(tx, call.input, &[(link.field, crud::reference(upstream))])?;
                     rows::show_id(link.child, &tx.tables, id).map(Some)
                 })
                 .await;
@@ -54,39 +45,28 @@ impl<P: Publish> Admin<P> {
             None => PAGE_ROWS_DEFAULT,
             Some(size) if size >= 1.0 => (size as usize).min(PAGE_ROWS_MAX),
             Some(_) => {
-                return Err(Problem::BadSize(
-                    "size must be an integer between 1 and 1000",
-                ));
+                return Err(Problem::BadSize("size must be an integer between 1 and 1000"));
             }
         };
         let skip = match page::argument(&call.query, "offset") {
             None => 0,
             Some(given) => {
-                let skip = given
-                    .as_deref()
-                    .and_then(|given| given.parse::<usize>().ok());
+                let skip = given.as_deref().and_then(|given| given.parse::<usize>().ok());
                 skip.ok_or_else(|| page::foreign_token(&call.query))?
             }
         };
-        let mut all = tables
-            .children(link.child, link.field, upstream, None, usize::MAX)
-            .rows;
+        let mut all = tables.children(link.child, link.field, upstream, None, usize::MAX).rows;
         all.sort_by_cached_key(|entry| {
             let row = entry.row();
-            let created_ms = row
-                .get("created_at")
-                .and_then(Value::as_f64)
-                .map_or(0, |seconds| (seconds * 1000.0) as i64);
+            let created_ms =
+                row.get("created_at").and_then(Value::as_f64).map_or(0, |seconds| (seconds * 1000.0) as i64);
             std::cmp::Reverse((created_ms, row.get("id").map(Value::to_string)))
         });
         let shown: Vec<_> = all.iter().skip(skip).take(size).cloned().collect();
         let end = skip.saturating_add(shown.len());
         let next = (end < all.len()).then(|| {
             let offset = end.to_string();
-            (
-                page::nested_next(&crud::nested_path(link, &call), &offset),
-                offset,
-            )
+            (page::nested_next(&crud::nested_path(link, &call), &offset), offset)
         });
         let body = page::body(&rows::show_all(link.child, &tables, &shown), next);
         Ok(Reply::rendered(StatusCode::OK, body))
@@ -100,30 +80,20 @@ impl<P: Publish> Admin<P> {
         let after = wanted.after_id(&call.query)?;
         let found = tables.children(link.child, link.field, upstream, after, wanted.size);
         let path = format!("{}/all", crud::nested_path(link, call));
-        Ok(crud::page_reply(link.child, &tables, &found, |token| {
-            page::nested_next(&path, token)
-        }))
+        Ok(crud::page_reply(link.child, &tables, &found, |token| page::nested_next(&path, token)))
     }
 
     /// PUT does what PATCH does: neither creates.
     pub(super) async fn target(&self, link: Link, call: Call) -> Result<Reply, Problem> {
         let entity = link.child;
-        let segment = crud::variable(&call, 1)?
-            .decoded
-            .clone()
-            .map_err(|_| Problem::not_found())?;
+        let segment = crud::variable(&call, 1)?.decoded.clone().map_err(|_| Problem::not_found())?;
         let parent_name = Name::read(link.parent, crud::variable(&call, 0)?)?;
         let find = |tables: &Tables| -> Result<Uuid, Problem> {
-            let upstream = parent_name
-                .find(link.parent, tables)
-                .ok_or_else(Problem::not_found)?;
+            let upstream = parent_name.find(link.parent, tables).ok_or_else(Problem::not_found)?;
             by_id_or_address(link, tables, upstream, &segment).ok_or_else(Problem::not_found)
         };
         let plugins = |name: &str| self.plugin(name);
-        let writer = Writer {
-            entity,
-            plugins: &plugins,
-        };
+        let writer = Writer { entity, plugins: &plugins };
         match call.method {
             Method::PATCH | Method::PUT => {
                 self.change(StatusCode::OK, |tx| {
@@ -145,10 +115,7 @@ impl<P: Publish> Admin<P> {
             _ => {
                 let tables = self.store.view();
                 let id = find(&tables)?;
-                Ok(Reply::rendered(
-                    StatusCode::OK,
-                    rows::show_id(entity, &tables, id)?,
-                ))
+                Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?))
             }
         }
     }
@@ -156,8 +123,7 @@ impl<P: Publish> Admin<P> {
 
 fn upstream_of(link: Link, call: &Call, tables: &Tables) -> Result<Uuid, Problem> {
     let name = Name::read(link.parent, crud::variable(call, 0)?)?;
-    name.find(link.parent, tables)
-        .ok_or_else(Problem::not_found)
+    name.find(link.parent, tables).ok_or_else(Problem::not_found)
 }
 
 /// Addresses match only in the form in which they are stored.
@@ -166,14 +132,8 @@ fn by_id_or_address(link: Link, tables: &Tables, upstream: Uuid, segment: &str) 
         let id = Uuid::try_parse(segment).ok()?;
         return (crud::linked(link, tables, id) == Some(upstream)).then_some(id);
     }
-    let key = [
-        (link.field, crud::reference(upstream)),
-        (link.child.path_key, segment.into()),
-    ];
-    let row: Map<String, Value> = key
-        .into_iter()
-        .map(|(name, value)| (name.to_string(), value))
-        .collect();
+    let key = [(link.field, crud::reference(upstream)), (link.child.path_key, segment.into())];
+    let row: Map<String, Value> = key.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
     tables.find_together(link.child, 0, &row)
 }
 

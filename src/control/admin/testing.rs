@@ -11,12 +11,12 @@ use crate::control::admin::reply::Reply;
 use crate::control::store::Applied;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
-use crate::control::store::Refusal;
 use crate::control::store::Store;
 use crate::entity::PluginSchema;
 use crate::entity::RowChange;
 use crate::entity::schema::Field;
 use crate::entity::validators::Check;
+use crate::state::compile::Refusal;
 use crate::strs;
 use hyper::HeaderMap;
 use hyper::Method;
@@ -40,8 +40,7 @@ impl Publish for Fake {
     type Acks = u64;
 
     fn prepare(&self, version: u64, changes: &[RowChange]) -> Result<Self::Prepared, Vec<Refusal>> {
-        let refused =
-            |row: &Map<String, Value>| row.get("paths") == Some(&serde_json::json!(["/refused"]));
+        let refused = |row: &Map<String, Value>| row.get("paths") == Some(&serde_json::json!(["/refused"]));
         let refusals: Vec<Refusal> = changes
             .iter()
             .filter(|change| change.row.as_ref().is_some_and(refused))
@@ -52,11 +51,7 @@ impl Publish for Fake {
                 message: "does not compile".to_string(),
             })
             .collect();
-        if refusals.is_empty() {
-            Ok((version, changes.to_vec()))
-        } else {
-            Err(refusals)
-        }
+        if refusals.is_empty() { Ok((version, changes.to_vec())) } else { Err(refusals) }
     }
 
     fn post(&self, prepared: Self::Prepared) -> u64 {
@@ -66,10 +61,7 @@ impl Publish for Fake {
     }
 
     async fn wait(version: u64) -> Applied {
-        Applied {
-            version,
-            late: Vec::new(),
-        }
+        Applied { version, late: Vec::new() }
     }
 }
 
@@ -100,21 +92,13 @@ const KEY_NAME: Field = Field::string("").check(Check::HeaderName);
 static KEY_AUTH: PluginSchema = PluginSchema::new(
     "key-auth",
     &[
-        Field::array("key_names", &KEY_NAME)
-            .required()
-            .default_strs(&["apikey"]),
-        Field::boolean("hide_credentials")
-            .required()
-            .default_bool(false),
+        Field::array("key_names", &KEY_NAME).required().default_strs(&["apikey"]),
+        Field::boolean("hide_credentials").required().default_bool(false),
         Field::string("anonymous"),
-        Field::boolean("key_in_header")
-            .required()
-            .default_bool(true),
+        Field::boolean("key_in_header").required().default_bool(true),
         Field::boolean("key_in_query").required().default_bool(true),
         Field::boolean("key_in_body").required().default_bool(false),
-        Field::boolean("run_on_preflight")
-            .required()
-            .default_bool(true),
+        Field::boolean("run_on_preflight").required().default_bool(true),
         Field::string("realm").optional(),
     ],
 )
@@ -123,22 +107,18 @@ static CORRELATION_ID: PluginSchema = PluginSchema::new(
     "correlation-id",
     &[
         Field::string("header_name").default_str("Kong-Request-ID"),
-        Field::string("generator")
-            .required()
-            .default_str("uuid#counter")
-            .one_of(strs!["uuid", "uuid#counter", "tracker"]),
-        Field::boolean("echo_downstream")
-            .required()
-            .default_bool(false),
+        Field::string("generator").required().default_str("uuid#counter").one_of(strs![
+            "uuid",
+            "uuid#counter",
+            "tracker"
+        ]),
+        Field::boolean("echo_downstream").required().default_bool(false),
     ],
 );
 static REQUEST_TERMINATION: PluginSchema = PluginSchema::new(
     "request-termination",
     &[
-        Field::integer("status_code")
-            .required()
-            .default_int(503)
-            .between(100, 599),
+        Field::integer("status_code").required().default_int(503).between(100, 599),
         Field::string("message"),
         Field::string("content_type"),
         Field::string("body"),
@@ -158,53 +138,27 @@ fn message_or_body(config: &Map<String, Value>) -> Result<(), String> {
 
 pub fn plugins() -> Vec<PluginInfo> {
     vec![
-        PluginInfo {
-            schema: &KEY_AUTH,
-            priority: 1250,
-        },
-        PluginInfo {
-            schema: &CORRELATION_ID,
-            priority: 100_001,
-        },
-        PluginInfo {
-            schema: &REQUEST_TERMINATION,
-            priority: 2,
-        },
+        PluginInfo { schema: &KEY_AUTH, priority: 1250 },
+        PluginInfo { schema: &CORRELATION_ID, priority: 100_001 },
+        PluginInfo { schema: &REQUEST_TERMINATION, priority: 2 },
     ]
 }
 
 pub async fn store(directory: &Path) -> Arc<Store<Fake>> {
-    Opened::open(&directory.join("store.db"))
-        .await
-        .unwrap()
-        .into_store(Fake::default())
+    Opened::open(&directory.join("store.db")).await.unwrap().into_store(Fake::default())
 }
 
 pub fn admin(store: Arc<Store<Fake>>) -> Admin<Fake> {
-    let config = AdminConfig {
-        configuration: Map::new(),
-        plugins: plugins(),
-        gui_origins: Vec::new(),
-        token: None,
-    };
+    let config = AdminConfig { configuration: Map::new(), plugins: plugins(), gui_origins: Vec::new(), token: None };
     Admin::new(config, store, Arc::new(FakeNode))
 }
 
 /// Asks for a path (with its query) with headers and a body.
-pub async fn ask(
-    admin: &Admin<Fake>,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Reply {
+pub async fn ask(admin: &Admin<Fake>, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        map.append(
-            HeaderName::try_from(*name).unwrap(),
-            HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-        );
+        map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let request = Request {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
@@ -220,17 +174,11 @@ pub async fn ask(
 pub async fn json(admin: &Admin<Fake>, method: &str, target: &str, body: Value) -> (u16, Value) {
     let headers: &[(&str, &str)] = &[("content-type", "application/json")];
     let reply = ask(admin, method, target, headers, &body.to_string()).await;
-    (
-        reply.status.as_u16(),
-        serde_json::from_str(&reply.body).unwrap_or_default(),
-    )
+    (reply.status.as_u16(), serde_json::from_str(&reply.body).unwrap_or_default())
 }
 
 /// Gets, gives status and body.
 pub async fn get(admin: &Admin<Fake>, target: &str) -> (u16, Value) {
     let reply = ask(admin, "GET", target, &[], "").await;
-    (
-        reply.status.as_u16(),
-        serde_json::from_str(&reply.body).unwrap_or_default(),
-    )
+    (reply.status.as_u16(), serde_json::from_str(&reply.body).unwrap_or_default())
 }

@@ -52,27 +52,15 @@ async fn tcp_and_unix_sockets_answer_and_end_in_order() {
     };
     let created = exchange(tokio::net::TcpStream::connect(tcp).await.unwrap(), POST).await;
     assert!(created.starts_with("HTTP/1.1 201 Created\r\n"), "{created}");
-    assert!(
-        created.contains("x-ringway-config-version: 1\r\n"),
-        "{created}"
-    );
-    assert!(
-        created.contains(concat!("server: ringway/", env!("CARGO_PKG_VERSION"))),
-        "{created}"
-    );
+    assert!(created.contains("x-ringway-config-version: 1\r\n"), "{created}");
+    assert!(created.contains(concat!("server: ringway/", env!("CARGO_PKG_VERSION"))), "{created}");
 
     let both = "HEAD /services/moesif-service HTTP/1.1\r\nHost: a\r\n\r\n".to_string() + GET;
     let answers = exchange(tokio::net::TcpStream::connect(tcp).await.unwrap(), &both).await;
     let (head, whole) = answers.split_once("\r\n\r\n").unwrap();
-    assert!(
-        whole.starts_with("HTTP/1.1 200 OK\r\n"),
-        "HEAD has no body and keeps the connection: {answers}"
-    );
+    assert!(whole.starts_with("HTTP/1.1 200 OK\r\n"), "HEAD has no body and keeps the connection: {answers}");
     let body = whole.split_once("\r\n\r\n").unwrap().1;
-    assert!(
-        head.contains(&format!("content-length: {}", body.len())),
-        "{answers}"
-    );
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{answers}");
 
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -83,27 +71,12 @@ async fn tcp_and_unix_sockets_answer_and_end_in_order() {
     let answer = exchange(tokio::net::TcpStream::connect(status).await.unwrap(), ready).await;
     assert!(answer.contains("{\"message\":\"ready\"}"), "{answer}");
     let answer = exchange(tokio::net::TcpStream::connect(status).await.unwrap(), GET).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 404"),
-        "the status listener shows no configuration: {answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 404"), "the status listener shows no configuration: {answer}");
 
-    let taken = AdminServer::start(admin.clone(), &[(Listen::Tcp(*tcp), Surface::Admin)])
-        .err()
-        .unwrap();
-    assert!(
-        taken
-            .to_string()
-            .contains(&format!("cannot listen on {tcp}")),
-        "{taken}"
-    );
-    let taken = AdminServer::start(admin, &[(Listen::Unix(path.clone()), Surface::Admin)])
-        .err()
-        .unwrap();
-    assert!(
-        taken.to_string().contains("another process is listening"),
-        "{taken}"
-    );
+    let taken = AdminServer::start(admin.clone(), &[(Listen::Tcp(*tcp), Surface::Admin)]).err().unwrap();
+    assert!(taken.to_string().contains(&format!("cannot listen on {tcp}")), "{taken}");
+    let taken = AdminServer::start(admin, &[(Listen::Unix(path.clone()), Surface::Admin)]).err().unwrap();
+    assert!(taken.to_string().contains("another process is listening"), "{taken}");
     server.stop(Duration::from_secs(1)).await;
     assert!(!path.exists());
 }
@@ -117,7 +90,8 @@ async fn bodies_larger_than_the_limit_are_refused() {
         panic!();
     };
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let head = "POST /services HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10485761\r\n\r\n";
+    let head =
+        "POST /services HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10485761\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 12];
     stream.read_exact(&mut answer).await.unwrap();
@@ -130,10 +104,7 @@ async fn what_does_not_compile_is_a_violation_of_its_field() {
     let (status, body) = json(&admin, "POST", "/routes", value!({ "paths": ["/refused"] })).await;
     assert_eq!(status, 400);
     assert_eq!(body["fields"], value!({ "paths": ["does not compile"] }));
-    assert_eq!(
-        body["message"],
-        "schema violation (paths.1: does not compile)"
-    );
+    assert_eq!(body["message"], "schema violation (paths.1: does not compile)");
     assert_eq!(get(&admin, "/routes").await.1["data"], value!([]));
 }
 
@@ -146,39 +117,17 @@ async fn tutorials_work_by_name_as_by_id() {
         assert_eq!(reply.status, 201, "{path} {body}: {}", reply.body);
         serde_json::from_str::<Value>(&reply.body).unwrap()
     };
-    let service = post(
-        "/services/",
-        "name=moesif-service&url=http://localhost:9001",
-    )
-    .await;
-    let route = post(
-        "/routes",
-        &format!(
-            "paths[]=/profile&service.id={}",
-            service["id"].as_str().unwrap()
-        ),
-    )
-    .await;
+    let service = post("/services/", "name=moesif-service&url=http://localhost:9001").await;
+    let route = post("/routes", &format!("paths[]=/profile&service.id={}", service["id"].as_str().unwrap())).await;
     let id = route["id"].as_str().unwrap();
-    let patched = ask(
-        &admin,
-        "PATCH",
-        &format!("/routes/{id}"),
-        form,
-        "strip_path=false",
-    )
-    .await;
+    let patched = ask(&admin, "PATCH", &format!("/routes/{id}"), form, "strip_path=false").await;
     assert!(patched.body.contains("\"strip_path\":false"));
     post(&format!("/routes/{id}/plugins"), "name=key-auth").await;
     post("/consumers", "username=moesif").await;
     let key = post("/consumers/moesif/key-auth", "").await;
     assert_eq!(key["key"].as_str().unwrap().len(), 32);
     let upstream = post("/upstreams", "name=localhost").await;
-    post(
-        &format!("/upstreams/{}/targets", upstream["id"].as_str().unwrap()),
-        "target=localhost:9001",
-    )
-    .await;
+    post(&format!("/upstreams/{}/targets", upstream["id"].as_str().unwrap()), "target=localhost:9001").await;
     post("/upstreams/localhost/targets", "target=localhost:9002").await;
     let (_, listed) = get(&admin, "/upstreams/localhost/targets").await;
     assert_eq!(listed["data"].as_array().unwrap().len(), 2);
@@ -193,32 +142,16 @@ async fn a_plugin_must_share_a_protocol_with_its_route() {
     assert_eq!(json(&admin, "POST", "/routes", route).await.0, 201);
     let plugin = value!({ "name": "correlation-id", "protocols": ["http"] });
     let (status, body) = json(&admin, "POST", "/routes/t/plugins", plugin).await;
-    assert_eq!(
-        (status, &body["fields"]["protocols"]),
-        (400, &value!("must match the associated route's protocols"))
-    );
+    assert_eq!((status, &body["fields"]["protocols"]), (400, &value!("must match the associated route's protocols")));
     let silent = value!({ "name": "correlation-id" });
-    assert_eq!(
-        json(&admin, "POST", "/routes/t/plugins", silent).await.0,
-        201
-    );
+    assert_eq!(json(&admin, "POST", "/routes/t/plugins", silent).await.0, 201);
 }
 
 #[tokio::test]
 async fn a_page_of_a_foreign_origin_cannot_change_anything() {
     let (_directory, admin) = admin().await;
-    let headers: &[(&str, &str)] = &[
-        ("origin", "http://evil.test"),
-        ("content-type", "application/json"),
-    ];
-    let reply = ask(
-        &admin,
-        "POST",
-        "/consumers",
-        headers,
-        "{\"username\":\"x\"}",
-    )
-    .await;
+    let headers: &[(&str, &str)] = &[("origin", "http://evil.test"), ("content-type", "application/json")];
+    let reply = ask(&admin, "POST", "/consumers", headers, "{\"username\":\"x\"}").await;
     assert_eq!(reply.status, 403);
     assert!(reply.body.contains("http://evil.test"), "{}", reply.body);
 }
@@ -228,10 +161,7 @@ async fn draining_is_shown_to_the_load_balancer_in_front() {
     let (_directory, admin) = admin().await;
     let ask = async |method: &str, body: &str| {
         let mut headers = hyper::HeaderMap::new();
-        headers.insert(
-            "content-type",
-            "application/x-www-form-urlencoded".parse().unwrap(),
-        );
+        headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
         let request = crate::control::admin::Request {
             method: hyper::Method::from_bytes(method.as_bytes()).unwrap(),
             path: "/status/ready".to_string(),
@@ -258,24 +188,11 @@ fn declarations_agree_with_themselves() {
     fn walk(field: &Field) {
         let default = default_of(field);
         if !default.is_null() || field.default.is_some() {
-            let verdict = if default.is_null() {
-                Ok(())
-            } else {
-                check_field(field, &default, Write::Whole)
-            };
+            let verdict = if default.is_null() { Ok(()) } else { check_field(field, &default, Write::Whole) };
             assert_eq!(verdict, Ok(()), "{}", field.name);
         }
-        for pattern in field
-            .match_none
-            .iter()
-            .chain(field.match_all)
-            .map(|pattern| pattern.lua)
-            .chain(field.matches)
-        {
-            assert!(
-                crate::entity::pattern::translate(pattern).is_some(),
-                "{pattern}"
-            );
+        for pattern in field.match_none.iter().chain(field.match_all).map(|pattern| pattern.lua).chain(field.matches) {
+            assert!(crate::entity::pattern::translate(pattern).is_some(), "{pattern}");
         }
         match field.kind {
             Kind::Record(record) => record.fields.iter().for_each(walk),
@@ -321,17 +238,13 @@ fn random_value(random: &mut fastrand::Rng, depth: usize) -> Value {
         2 => random.i64(-10..100_000).into(),
         3 => (random.f64() * 1e6 - 10.0).into(),
         4 | 5 => TEXTS[random.usize(..TEXTS.len())].into(),
-        6 => (0..random.usize(..4))
-            .map(|_| random_value(random, depth - 1))
-            .collect(),
+        6 => (0..random.usize(..4)).map(|_| random_value(random, depth - 1)).collect(),
         _ => random_object(random, depth - 1),
     }
 }
 
 fn random_object(random: &mut fastrand::Rng, depth: usize) -> Value {
-    const NAMES: &[&str] = &[
-        "id", "name", "@entity", "ip", "port", "x", "active", "healthy", "username", "1", "a.b",
-    ];
+    const NAMES: &[&str] = &["id", "name", "@entity", "ip", "port", "x", "active", "healthy", "username", "1", "a.b"];
     let known: Vec<&str> = crate::entity::ENTITIES
         .iter()
         .flat_map(|entity| entity.record.fields.iter().map(|field| field.name))
@@ -383,14 +296,7 @@ async fn random_input_is_refused_cleanly() {
         };
         let method = ["POST", "PUT", "PATCH"][random.usize(..3)];
         let path = PATHS[random.usize(..PATHS.len())];
-        let reply = ask(
-            &admin,
-            method,
-            path,
-            &[("content-type", "application/json")],
-            &body.to_string(),
-        )
-        .await;
+        let reply = ask(&admin, method, path, &[("content-type", "application/json")], &body.to_string()).await;
         check_shape(&reply, &format!("seed {seed}: {method} {path} {body}"));
     }
 }
@@ -430,16 +336,11 @@ async fn random_forms_and_queries_are_refused_cleanly() {
     ];
     for seed in 0..3000u64 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let text: String = (0..random.usize(..20))
-            .map(|_| PIECES[random.usize(..PIECES.len())])
-            .collect();
+        let text: String = (0..random.usize(..20)).map(|_| PIECES[random.usize(..PIECES.len())]).collect();
         let form: &[(&str, &str)] = &[("content-type", "application/x-www-form-urlencoded")];
         let reply = ask(&admin, "POST", "/upstreams", form, &text).await;
         check_shape(&reply, &format!("seed {seed}: form {text}"));
-        let target = format!(
-            "/{}?{text}",
-            ["services", "tags", "consumers", "status"][random.usize(..4)]
-        );
+        let target = format!("/{}?{text}", ["services", "tags", "consumers", "status"][random.usize(..4)]);
         let reply = ask(&admin, "GET", &target, &[], "").await;
         check_shape(&reply, &format!("seed {seed}: {target}"));
     }
@@ -452,18 +353,11 @@ fn check_shape(reply: &crate::control::admin::reply::Reply, what: &str) {
     if status < 400 {
         return;
     }
-    let body: Value =
-        serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let body: Value = serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(body["message"].is_string(), "{what}: {body}");
     if !body["code"].is_null() {
-        assert!(
-            body["code"].is_u64() && body["name"].is_string(),
-            "{what}: {body}"
-        );
+        assert!(body["code"].is_u64() && body["name"].is_string(), "{what}: {body}");
         let listed = body["fields"].is_object() || body["options"].is_object();
-        assert!(
-            listed || matches!(body["code"].as_u64(), Some(7 | 9 | 10)),
-            "{what}: {body}"
-        );
+        assert!(listed || matches!(body["code"].as_u64(), Some(7 | 9 | 10)), "{what}: {body}");
     }
 }

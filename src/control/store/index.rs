@@ -19,23 +19,10 @@ use uuid::Uuid;
 
 impl Tables {
     /// Whether the row may stand under `id`: keys free, references alive.
-    pub fn admit(
-        &self,
-        entity: &'static Entity,
-        id: Uuid,
-        row: &Map<String, Value>,
-    ) -> Result<(), Conflict> {
+    pub fn admit(&self, entity: &'static Entity, id: Uuid, row: &Map<String, Value>) -> Result<(), Conflict> {
         for (key, names, value) in unique_keys(entity, row) {
-            if self
-                .holder(entity, key, &value)
-                .is_some_and(|holder| holder != id)
-            {
-                let fields = names.iter().map(|name| {
-                    (
-                        name.to_string(),
-                        row.get(*name).cloned().unwrap_or_default(),
-                    )
-                });
+            if self.holder(entity, key, &value).is_some_and(|holder| holder != id) {
+                let fields = names.iter().map(|name| (name.to_string(), row.get(*name).cloned().unwrap_or_default()));
                 return Err(Conflict::Unique(fields.collect()));
             }
         }
@@ -44,29 +31,16 @@ impl Tables {
                 continue;
             };
             let target = crate::entity::find(reference.entity).zip(reference_id(parent));
-            if target
-                .and_then(|(entity, id)| self.get(entity, id))
-                .is_none()
-            {
+            if target.and_then(|(entity, id)| self.get(entity, id)).is_none() {
                 let id = parent.get("id").cloned().unwrap_or_default();
-                return Err(Conflict::Dangling {
-                    field: reference.field,
-                    entity: reference.entity,
-                    id,
-                });
+                return Err(Conflict::Dangling { field: reference.field, entity: reference.entity, id });
             }
         }
         Ok(())
     }
 
     /// Writes a row and its index entries; what stood under the id is replaced. Admit it first.
-    pub fn put(
-        &mut self,
-        entity: &'static Entity,
-        id: Uuid,
-        row: &Map<String, Value>,
-        expires_at_ms: Option<u64>,
-    ) {
+    pub fn put(&mut self, entity: &'static Entity, id: Uuid, row: &Map<String, Value>, expires_at_ms: Option<u64>) {
         self.remove(entity, id);
         let kind = kind_idx(entity);
         let table = &mut self.kinds[usize::from(kind)];
@@ -80,26 +54,13 @@ impl Tables {
         }
         for tag in tags_of(row) {
             table.tags.insert_mut((tag.clone(), id), ());
-            self.tags.insert_mut(
-                Tagged {
-                    id,
-                    entity: entity.name,
-                    tag,
-                },
-                (),
-            );
+            self.tags.insert_mut(Tagged { id, entity: entity.name, tag }, ());
         }
         if let Some(at_ms) = expires_at_ms {
             self.expiries.insert_mut((at_ms, kind, id), ());
         }
         let body = Value::Object(row.clone()).to_string().into();
-        table.rows.insert_mut(
-            id,
-            Arc::new(Entry {
-                body,
-                expires_at_ms,
-            }),
-        );
+        table.rows.insert_mut(id, Arc::new(Entry { body, expires_at_ms }));
     }
 
     /// Removes a row and its index entries; whether there was one.
@@ -120,11 +81,7 @@ impl Tables {
         }
         for tag in tags_of(&row) {
             table.tags.remove_mut(&(tag.clone(), id));
-            self.tags.remove_mut(&Tagged {
-                id,
-                entity: entity.name,
-                tag,
-            });
+            self.tags.remove_mut(&Tagged { id, entity: entity.name, tag });
         }
         if let Some(at_ms) = entry.expires_at_ms {
             self.expiries.remove_mut(&(at_ms, kind, id));
@@ -133,23 +90,13 @@ impl Tables {
     }
 
     /// The rows that go with a row, the deepest first; or who forbids it.
-    pub fn cascade(
-        &self,
-        parent: &'static Entity,
-        id: Uuid,
-    ) -> Result<Vec<(&'static Entity, Uuid)>, Conflict> {
+    pub fn cascade(&self, parent: &'static Entity, id: Uuid) -> Result<Vec<(&'static Entity, Uuid)>, Conflict> {
         let mut gone = Vec::new();
         for child in ENTITIES.iter().copied() {
-            for reference in child
-                .references()
-                .filter(|reference| reference.entity == parent.name)
-            {
+            for reference in child.references().filter(|reference| reference.entity == parent.name) {
                 for child_id in self.child_ids(child, reference.field, id, None) {
                     if reference.on_delete == OnDelete::Restrict {
-                        return Err(Conflict::Referenced {
-                            child: child.name,
-                            parent: parent.name,
-                        });
+                        return Err(Conflict::Referenced { child: child.name, parent: parent.name });
                     }
                     gone.extend(self.cascade(child, child_id)?);
                     gone.push((child, child_id));
@@ -161,10 +108,7 @@ impl Tables {
 }
 
 /// The unique keys of a row in the order in which conflicts are reported: groups, then single fields that are set.
-fn unique_keys(
-    entity: &'static Entity,
-    row: &Map<String, Value>,
-) -> Vec<(KeyIdx, Vec<&'static str>, String)> {
+fn unique_keys(entity: &'static Entity, row: &Map<String, Value>) -> Vec<(KeyIdx, Vec<&'static str>, String)> {
     let mut keys = Vec::new();
     for names in entity.unique_together {
         keys.push((keys.len() as KeyIdx, names.to_vec(), group_text(names, row)));
@@ -181,18 +125,10 @@ fn unique_keys(
 }
 
 pub(super) fn group_text(names: &[&str], row: &Map<String, Value>) -> String {
-    names
-        .iter()
-        .map(|name| row.get(*name).cloned().unwrap_or_default())
-        .collect::<Value>()
-        .to_string()
+    names.iter().map(|name| row.get(*name).cloned().unwrap_or_default()).collect::<Value>().to_string()
 }
 
 fn tags_of(row: &Map<String, Value>) -> Vec<Arc<str>> {
-    let tags = row
-        .get("tags")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let tags = row.get("tags").and_then(Value::as_array).into_iter().flatten();
     tags.filter_map(Value::as_str).map(Arc::from).collect()
 }

@@ -51,22 +51,17 @@ pub struct OpenError {
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "cannot use the configuration store {}: {}; {}",
-            self.path.display(),
-            self.reason,
-            self.advice
-        )
+        write!(f, "cannot use the configuration store {}: {}; {}", self.path.display(), self.reason, self.advice)
     }
 }
 
 impl std::error::Error for OpenError {}
 
-const CORRUPT_ADVICE: &str = "restore the file from a backup, or move it away together with its -wal file to start with an empty configuration";
-const LOCKED_ADVICE: &str =
-    "another process has it open: stop that one, or set another database_path";
-const ACCESS_ADVICE: &str = "see that its directory exists and that both are writable for the user that runs ringway, or set database_path";
+const CORRUPT_ADVICE: &str =
+    "restore the file from a backup, or move it away together with its -wal file to start with an empty configuration";
+const LOCKED_ADVICE: &str = "another process has it open: stop that one, or set another database_path";
+const ACCESS_ADVICE: &str =
+    "see that its directory exists and that both are writable for the user that runs ringway, or set database_path";
 
 /// Each entry brings the file from the version that is its index to the next one.
 const MIGRATIONS: &[&str] = &["
@@ -98,10 +93,7 @@ impl Journal {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(1));
         let connection = options.connect().await.map_err(refuse)?;
-        let mut journal = Journal {
-            connection,
-            path: path.to_path_buf(),
-        };
+        let mut journal = Journal { connection, path: path.to_path_buf() };
         journal.check().await?;
         journal.migrate().await?;
         let version = journal.version().await.map_err(refuse)?;
@@ -110,34 +102,20 @@ impl Journal {
     }
 
     async fn check(&mut self) -> Result<(), OpenError> {
-        let found = sqlx::query("PRAGMA quick_check(1)")
-            .fetch_one(&mut self.connection)
-            .await;
-        let found: String = found
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| explain(&self.path, &error))?;
+        let found = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut self.connection).await;
+        let found: String = found.and_then(|row| row.try_get(0)).map_err(|error| explain(&self.path, &error))?;
         if found == "ok" {
             return Ok(());
         }
-        Err(OpenError {
-            path: self.path.clone(),
-            reason: format!("it is corrupt ({found})"),
-            advice: CORRUPT_ADVICE,
-        })
+        Err(OpenError { path: self.path.clone(), reason: format!("it is corrupt ({found})"), advice: CORRUPT_ADVICE })
     }
 
     async fn migrate(&mut self) -> Result<(), OpenError> {
         let path = self.path.clone();
         let refuse = |error: sqlx::Error| explain(&path, &error);
-        let row = sqlx::query("PRAGMA user_version")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(refuse)?;
+        let row = sqlx::query("PRAGMA user_version").fetch_one(&mut self.connection).await.map_err(refuse)?;
         let from: i64 = row.try_get(0).map_err(refuse)?;
-        let Some(due) = usize::try_from(from)
-            .ok()
-            .and_then(|from| MIGRATIONS.get(from..))
-        else {
+        let Some(due) = usize::try_from(from).ok().and_then(|from| MIGRATIONS.get(from..)) else {
             return Err(OpenError {
                 path: self.path.clone(),
                 reason: format!("its format {from} is newer than this version of ringway knows"),
@@ -145,37 +123,23 @@ impl Journal {
             });
         };
         // Even with nothing to do the transaction writes, so that a read-only file is noticed now.
-        let mut transaction = self
-            .connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(refuse)?;
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(refuse)?;
         for migration in due {
-            sqlx::raw_sql(*migration)
-                .execute(&mut *transaction)
-                .await
-                .map_err(refuse)?;
+            sqlx::raw_sql(*migration).execute(&mut *transaction).await.map_err(refuse)?;
         }
         const {
-            assert!(
-                MIGRATIONS.len() == 1,
-                "the statement below names the number of migrations"
-            );
+            assert!(MIGRATIONS.len() == 1, "the statement below names the number of migrations");
         }
-        sqlx::raw_sql(
-            "PRAGMA user_version = 1; UPDATE meta SET value = value WHERE name = 'version'",
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(refuse)?;
+        sqlx::raw_sql("PRAGMA user_version = 1; UPDATE meta SET value = value WHERE name = 'version'")
+            .execute(&mut *transaction)
+            .await
+            .map_err(refuse)?;
         transaction.commit().await.map_err(refuse)
     }
 
     /// The version of the last change.
     async fn version(&mut self) -> Result<u64, sqlx::Error> {
-        let row = sqlx::query("SELECT value FROM meta WHERE name = 'version'")
-            .fetch_one(&mut self.connection)
-            .await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE name = 'version'").fetch_one(&mut self.connection).await?;
         Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
     }
 
@@ -200,12 +164,7 @@ impl Journal {
     ///
     /// # Errors
     /// The text of what failed; then nothing of the changes is stored.
-    pub async fn commit(
-        &mut self,
-        version: u64,
-        at_ms: u64,
-        changes: &[Change],
-    ) -> Result<(), String> {
+    pub async fn commit(&mut self, version: u64, at_ms: u64, changes: &[Change]) -> Result<(), String> {
         let Err(error) = self.try_commit(version, at_ms, changes).await else {
             return Ok(());
         };
@@ -216,12 +175,7 @@ impl Journal {
         }
     }
 
-    async fn try_commit(
-        &mut self,
-        version: u64,
-        at_ms: u64,
-        changes: &[Change],
-    ) -> Result<(), sqlx::Error> {
+    async fn try_commit(&mut self, version: u64, at_ms: u64, changes: &[Change]) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         for change in changes {
             let what = match &change.body {
@@ -248,23 +202,17 @@ impl Journal {
                     "delete"
                 }
             };
-            sqlx::query(
-                "INSERT INTO changes (version, at_ms, kind, id, what) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )
-            .bind(version.cast_signed())
-            .bind(at_ms.cast_signed())
-            .bind(change.kind)
-            .bind(change.id.as_bytes().as_slice())
-            .bind(what)
-            .execute(&mut *transaction)
-            .await?;
+            sqlx::query("INSERT INTO changes (version, at_ms, kind, id, what) VALUES (?1, ?2, ?3, ?4, ?5)")
+                .bind(version.cast_signed())
+                .bind(at_ms.cast_signed())
+                .bind(change.kind)
+                .bind(change.id.as_bytes().as_slice())
+                .bind(what)
+                .execute(&mut *transaction)
+                .await?;
         }
         sqlx::query("DELETE FROM changes WHERE version <= ?1")
-            .bind(
-                version
-                    .saturating_sub(CHANGE_LOG_VERSIONS_MAX)
-                    .cast_signed(),
-            )
+            .bind(version.saturating_sub(CHANGE_LOG_VERSIONS_MAX).cast_signed())
             .execute(&mut *transaction)
             .await?;
         sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'version'")
@@ -282,31 +230,18 @@ impl Journal {
 }
 
 fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .and_then(|code| code.parse::<u32>().ok());
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
     // Extended result codes carry the primary code in their low byte.
     let advice = match code.map(|code| code & 0xff) {
         Some(5 | 6) => LOCKED_ADVICE,
         Some(11 | 26) => CORRUPT_ADVICE,
         Some(3 | 8 | 10 | 13 | 14 | 23) => ACCESS_ADVICE,
-        _ if matches!(
-            error,
-            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }
-        ) =>
-        {
-            CORRUPT_ADVICE
-        }
+        _ if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) => CORRUPT_ADVICE,
         _ => ACCESS_ADVICE,
     };
     let reason = match error.as_database_error() {
         Some(error) => error.message().to_string(),
         None => error.to_string(),
     };
-    OpenError {
-        path: path.to_path_buf(),
-        reason,
-        advice,
-    }
+    OpenError { path: path.to_path_buf(), reason, advice }
 }

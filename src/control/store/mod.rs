@@ -17,6 +17,7 @@ use crate::control::store::journal::OpenError;
 use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
 use crate::entity::RowChange;
+use crate::state::compile::Refusal;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use std::time::Duration;
 use std::time::SystemTime;
 use tokio::sync::Mutex;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 /// Takes accepted changes to the data plane.
 pub trait Publish: Send + Sync + 'static {
@@ -43,16 +43,6 @@ pub trait Publish: Send + Sync + 'static {
 
     /// Waits until every core has applied the change, within bounds of time.
     fn wait(acks: Self::Acks) -> impl Future<Output = Applied> + Send;
-}
-
-/// One reason why a change does not compile.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    pub entity: &'static str,
-    pub id: Uuid,
-    /// Dotted path, positions from 1 (`paths.1`, `config.x`); empty: the row as a whole.
-    pub field: String,
-    pub message: String,
 }
 
 /// How far a change has come.
@@ -110,15 +100,10 @@ impl Opened {
         };
         let mut tables = Tables::new(version);
         for row in rows {
-            let entity = crate::entity::find(&row.kind).ok_or_else(|| {
-                corrupt(format!("it has rows of the unknown kind '{}'", row.kind))
-            })?;
-            let body = serde_json::from_str(&row.body).map_err(|error| {
-                corrupt(format!(
-                    "row {} of {} is not JSON ({error})",
-                    row.id, row.kind
-                ))
-            })?;
+            let entity = crate::entity::find(&row.kind)
+                .ok_or_else(|| corrupt(format!("it has rows of the unknown kind '{}'", row.kind)))?;
+            let body = serde_json::from_str(&row.body)
+                .map_err(|error| corrupt(format!("row {} of {} is not JSON ({error})", row.id, row.kind)))?;
             tables.put(entity, row.id, &body, row.expires_at_ms);
         }
         Ok(Opened { tables, journal })
@@ -132,11 +117,7 @@ impl Opened {
     /// Every row, parents before children, for the initial compile.
     pub fn rows(&self) -> impl Iterator<Item = RowChange> {
         let rows = self.tables.all();
-        rows.map(|(entity, id, entry)| RowChange {
-            entity: entity.name,
-            id,
-            row: Some(entry.row()),
-        })
+        rows.map(|(entity, id, entry)| RowChange { entity: entity.name, id, row: Some(entry.row()) })
     }
 
     /// Opens for writing: from now on every change goes to the publisher.
@@ -153,11 +134,7 @@ impl Opened {
 impl<P: Publish> Store<P> {
     /// All rows as they are now. Never waits for a write in progress.
     pub fn view(&self) -> Tables {
-        let mut tables = self
-            .current
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
+        let mut tables = self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         tables.now_ms = unix_now_ms();
         tables
     }
@@ -180,31 +157,18 @@ impl<P: Publish> Store<P> {
         let value = work(&mut transaction).map_err(WriteError::Refused)?;
         let (mut tables, changes) = transaction.finish();
         if changes.is_empty() {
-            return Ok(Written {
-                value,
-                applied: Applied {
-                    version: tables.version,
-                    late: Vec::new(),
-                },
-            });
+            return Ok(Written { value, applied: Applied { version: tables.version, late: Vec::new() } });
         }
         tables.version += 1;
-        let prepared = self
-            .publisher
-            .prepare(tables.version, &changes)
-            .map_err(WriteError::Uncompilable)?;
+        let prepared = self.publisher.prepare(tables.version, &changes).map_err(WriteError::Uncompilable)?;
         // On its own task: from here on memory, disk and cores must agree, whether or not the asker still waits.
         let store = self.clone();
-        let finished =
-            tokio::spawn(async move { store.finish(journal, tables, changes, prepared).await });
+        let finished = tokio::spawn(async move { store.finish(journal, tables, changes, prepared).await });
         let acks = match finished.await {
             Ok(outcome) => outcome.map_err(WriteError::Unsaved)?,
             Err(error) => return Err(WriteError::Unsaved(error.to_string())),
         };
-        Ok(Written {
-            value,
-            applied: P::wait(acks).await,
-        })
+        Ok(Written { value, applied: P::wait(acks).await })
     }
 
     async fn finish(
@@ -217,16 +181,10 @@ impl<P: Publish> Store<P> {
         let Some(open) = journal.as_mut() else {
             return Err("the store is closed".to_string());
         };
-        let stored: Vec<Change> = changes
-            .iter()
-            .map(|change| stored_change(&tables, change))
-            .collect();
+        let stored: Vec<Change> = changes.iter().map(|change| stored_change(&tables, change)).collect();
         open.commit(tables.version, tables.now_ms, &stored).await?;
         let expiring = stored.iter().any(|change| change.expires_at_ms.is_some());
-        *self
-            .current
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = tables;
+        *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = tables;
         let acks = self.publisher.post(prepared);
         drop(journal);
         if expiring {
@@ -272,18 +230,9 @@ const PURGE_RETRY: Duration = Duration::from_secs(1);
 
 fn stored_change(tables: &Tables, change: &RowChange) -> Change {
     let entity = crate::entity::find(change.entity);
-    let entry = entity
-        .filter(|_| change.row.is_some())
-        .and_then(|entity| tables.get(entity, change.id));
-    let (body, expires_at_ms) = entry.map_or((None, None), |entry| {
-        (Some(entry.body.clone()), entry.expires_at_ms)
-    });
-    Change {
-        kind: change.entity,
-        id: change.id,
-        body,
-        expires_at_ms,
-    }
+    let entry = entity.filter(|_| change.row.is_some()).and_then(|entity| tables.get(entity, change.id));
+    let (body, expires_at_ms) = entry.map_or((None, None), |entry| (Some(entry.body.clone()), entry.expires_at_ms));
+    Change { kind: change.entity, id: change.id, body, expires_at_ms }
 }
 
 /// Unix time in milliseconds.

@@ -64,16 +64,9 @@ pub enum Conflict {
     /// Another row has these values.
     Unique(Map<String, Value>),
     /// The row referred to does not exist.
-    Dangling {
-        field: &'static str,
-        entity: &'static str,
-        id: Value,
-    },
+    Dangling { field: &'static str, entity: &'static str, id: Value },
     /// A row still refers to the one being deleted.
-    Referenced {
-        child: &'static str,
-        parent: &'static str,
-    },
+    Referenced { child: &'static str, parent: &'static str },
 }
 
 /// Position of an entity in `ENTITIES`.
@@ -98,12 +91,8 @@ impl Table {
             Some(id) => Bound::Excluded((tag.clone(), id)),
             None => Bound::Included((tag.clone(), Uuid::nil())),
         };
-        let rows = self
-            .tags
-            .range((start, Bound::Unbounded))
-            .map(|(key, ())| key);
-        rows.take_while(move |(found, _)| *found == tag)
-            .map(|(_, id)| *id)
+        let rows = self.tags.range((start, Bound::Unbounded)).map(|(key, ())| key);
+        rows.take_while(move |(found, _)| *found == tag).map(|(_, id)| *id)
     }
 }
 
@@ -129,32 +118,18 @@ impl Tables {
     }
 
     pub fn get(&self, entity: &Entity, id: Uuid) -> Option<Arc<Entry>> {
-        self.table(entity)?
-            .rows
-            .get(&id)
-            .filter(|entry| self.alive(entry))
-            .cloned()
+        self.table(entity)?.rows.get(&id).filter(|entry| self.alive(entry)).cloned()
     }
 
     /// The row whose unique field has this value.
     pub fn find(&self, entity: &Entity, field: &str, value: &str) -> Option<Uuid> {
-        let unique = entity
-            .record
-            .fields
-            .iter()
-            .filter(|field| field.unique)
-            .position(|found| found.name == field)?;
+        let unique = entity.record.fields.iter().filter(|field| field.unique).position(|found| found.name == field)?;
         let key = (entity.unique_together.len() + unique) as KeyIdx;
         self.holder(entity, key, value)
     }
 
     /// The row whose group of fields has the values that `row` has.
-    pub fn find_together(
-        &self,
-        entity: &Entity,
-        group: usize,
-        row: &Map<String, Value>,
-    ) -> Option<Uuid> {
+    pub fn find_together(&self, entity: &Entity, group: usize, row: &Map<String, Value>) -> Option<Uuid> {
         let names = entity.unique_together.get(group)?;
         self.holder(entity, group as KeyIdx, &group_text(names, row))
     }
@@ -173,10 +148,7 @@ impl Tables {
         tags: Option<&TagFilter>,
     ) -> Page<Arc<Entry>> {
         let Some(table) = self.table(entity) else {
-            return Page {
-                rows: Vec::new(),
-                more: false,
-            };
+            return Page { rows: Vec::new(), more: false };
         };
         match tags {
             None => {
@@ -185,24 +157,15 @@ impl Tables {
             }
             Some(TagFilter::All(wanted)) => {
                 let Some((first, others)) = wanted.split_first() else {
-                    return Page {
-                        rows: Vec::new(),
-                        more: false,
-                    };
+                    return Page { rows: Vec::new(), more: false };
                 };
-                let has = |id: &Uuid| {
-                    others
-                        .iter()
-                        .all(|tag| table.tags.contains_key(&(Arc::from(&**tag), *id)))
-                };
+                let has = |id: &Uuid| others.iter().all(|tag| table.tags.contains_key(&(Arc::from(&**tag), *id)));
                 self.take(entity, table.with_tag(first, after).filter(has), size)
             }
             Some(TagFilter::Any(wanted)) => {
                 // Of each tag no more rows than the page can need; one more tells whether there is another page.
                 let alive = |id: &Uuid| self.get(entity, *id).is_some();
-                let each = wanted
-                    .iter()
-                    .map(|tag| table.with_tag(tag, after).filter(alive).take(size + 1));
+                let each = wanted.iter().map(|tag| table.with_tag(tag, after).filter(alive).take(size + 1));
                 let ids: BTreeSet<Uuid> = each.flatten().collect();
                 self.take(entity, ids.into_iter(), size)
             }
@@ -228,10 +191,7 @@ impl Tables {
         parent: Uuid,
         after: Option<Uuid>,
     ) -> impl Iterator<Item = Uuid> + '_ {
-        let reference = entity
-            .references()
-            .position(|reference| reference.field == field)
-            .unwrap_or_default() as u8;
+        let reference = entity.references().position(|reference| reference.field == field).unwrap_or_default() as u8;
         let start = match after {
             Some(id) => Bound::Excluded((reference, parent, id)),
             None => Bound::Included((reference, parent, Uuid::nil())),
@@ -239,18 +199,10 @@ impl Tables {
         let end = Bound::Included((reference, parent, Uuid::max()));
         // The last possible id has no successor, and an empty range would be a panic.
         let table = self.table(entity).filter(|_| after != Some(Uuid::max()));
-        table
-            .into_iter()
-            .flat_map(move |table| table.links.range((start, end)))
-            .map(|((_, _, child), ())| *child)
+        table.into_iter().flat_map(move |table| table.links.range((start, end))).map(|((_, _, child), ())| *child)
     }
 
-    fn take(
-        &self,
-        entity: &Entity,
-        ids: impl Iterator<Item = Uuid>,
-        size: usize,
-    ) -> Page<Arc<Entry>> {
+    fn take(&self, entity: &Entity, ids: impl Iterator<Item = Uuid>, size: usize) -> Page<Arc<Entry>> {
         let mut rows = Vec::new();
         for entry in ids.filter_map(|id| self.get(entity, id)) {
             if rows.len() == size {
@@ -266,9 +218,7 @@ impl Tables {
         let start = after.map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
         let mut rows = Vec::new();
         for (tagged, ()) in self.tags.range((start, Bound::Unbounded)) {
-            let visible = crate::entity::find(tagged.entity)
-                .and_then(|entity| self.get(entity, tagged.id))
-                .is_some();
+            let visible = crate::entity::find(tagged.entity).and_then(|entity| self.get(entity, tagged.id)).is_some();
             if !visible || tag.is_some_and(|wanted| *tagged.tag != *wanted) {
                 continue;
             }
@@ -283,21 +233,13 @@ impl Tables {
     /// Every row of every entity, parents before children.
     pub fn all(&self) -> impl Iterator<Item = (&'static Entity, Uuid, &Arc<Entry>)> {
         let kinds = ENTITIES.iter().zip(&self.kinds);
-        kinds.flat_map(|(entity, table)| {
-            table
-                .rows
-                .iter()
-                .map(move |(id, entry)| (*entity, *id, entry))
-        })
+        kinds.flat_map(|(entity, table)| table.rows.iter().map(move |(id, entry)| (*entity, *id, entry)))
     }
 
     /// Rows whose time has come.
     pub fn expired(&self) -> Vec<(&'static Entity, Uuid)> {
-        let due = self
-            .expiries
-            .range(..=(self.now_ms, KindIdx::MAX, Uuid::max()));
-        due.map(|((_, kind, id), ())| (ENTITIES[usize::from(*kind)], *id))
-            .collect()
+        let due = self.expiries.range(..=(self.now_ms, KindIdx::MAX, Uuid::max()));
+        due.map(|((_, kind, id), ())| (ENTITIES[usize::from(*kind)], *id)).collect()
     }
 
     /// When the next row expires, in Unix milliseconds.
@@ -325,8 +267,5 @@ pub(super) fn kind_idx(entity: &Entity) -> KindIdx {
 
 /// The id in `{"id": "..."}`.
 pub fn reference_id(reference: &Value) -> Option<Uuid> {
-    reference
-        .get("id")
-        .and_then(Value::as_str)
-        .and_then(|id| Uuid::try_parse(id).ok())
+    reference.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok())
 }

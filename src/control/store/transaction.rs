@@ -21,11 +21,7 @@ pub struct Transaction {
 
 impl Transaction {
     pub(super) fn begin(tables: Tables) -> Transaction {
-        let mut transaction = Transaction {
-            tables,
-            touched: Vec::new(),
-            seen: HashSet::new(),
-        };
+        let mut transaction = Transaction { tables, touched: Vec::new(), seen: HashSet::new() };
         for (entity, id) in transaction.tables.expired() {
             transaction.remove(entity, id);
         }
@@ -94,9 +90,7 @@ impl Transaction {
     }
 
     pub(super) fn finish(self) -> (Tables, Vec<RowChange>) {
-        let Transaction {
-            tables, touched, ..
-        } = self;
+        let Transaction { tables, touched, .. } = self;
         let change = |(entity, id): (&'static Entity, Uuid)| RowChange {
             entity: entity.name,
             id,

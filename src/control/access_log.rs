@@ -1,0 +1,233 @@
+//! Finished-request records -> lines of the access log (spec/proxying.md section 18).
+//! Owns: one thread and one file; a data core never waits for it. Never: keeps more than the queue holds.
+//! Always: a line is written whole, and no byte of a peer can begin a line of its own.
+
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use base64::Engine;
+
+use crate::metrics::record::Record;
+use crate::state::mailbox::Outbox;
+use crate::state::mailbox::Records;
+use crate::stdx::clock::month_name;
+
+/// The running log writer.
+pub struct AccessLog {
+    reopen: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl AccessLog {
+    /// Opens the file (its folder is made if missing) and starts the writer; without a path records are dropped.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn start(path: Option<PathBuf>, records: Records) -> io::Result<Self> {
+        let mut sink = match path {
+            Some(path) => Some(Sink { file: open(&path)?, path }),
+            None => None,
+        };
+        let reopen = Arc::new(AtomicBool::new(false));
+        let asked = reopen.clone();
+        let thread = std::thread::Builder::new().name("ringway-log".into()).spawn(move || {
+            let mut text = Vec::new();
+            let mut zone = Zone::default();
+            while let Ok(batch) = records.recv() {
+                if batch.is_empty() {
+                    return;
+                }
+                let Some(sink) = &mut sink else { continue };
+                if asked.swap(false, Ordering::Relaxed) {
+                    sink.reopen();
+                }
+                text.clear();
+                let mut rest = &batch[..];
+                while let Some(record) = Record::decode(&mut rest) {
+                    push_line(&record, &mut zone, &mut text);
+                }
+                if let Err(error) = sink.file.write_all(&text) {
+                    tracing::error!("{}: {error}; access log lines are lost", sink.path.display());
+                }
+            }
+        })?;
+        Ok(Self { reopen, thread })
+    }
+
+    /// The file was moved away: the next lines go to a new one.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until everything sent before was written.
+    pub fn finish(self, outbox: &Outbox) {
+        outbox.end_records();
+        let _ = self.thread.join();
+    }
+}
+
+struct Sink {
+    file: File,
+    path: PathBuf,
+}
+
+impl Sink {
+    fn reopen(&mut self) {
+        match open(&self.path) {
+            Ok(file) => self.file = file,
+            Err(error) => tracing::error!("{}: {error}; logging goes on to the old file", self.path.display()),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Local time's distance from UTC, asked for once a minute.
+#[derive(Default)]
+struct Zone {
+    minute: u64,
+    east_seconds: i64,
+}
+
+impl Zone {
+    fn east_seconds(&mut self, second: u64) -> i64 {
+        let minute = second / 60 + 1;
+        if minute != self.minute {
+            self.minute = minute;
+            let time = second as libc::time_t;
+            // Safety: localtime_r writes into the zeroed structure that it is given and nowhere else.
+            self.east_seconds = unsafe {
+                let mut parts: libc::tm = std::mem::zeroed();
+                libc::localtime_r(&raw const time, &raw mut parts);
+                parts.tm_gmtoff
+            };
+        }
+        self.east_seconds
+    }
+}
+
+fn push_line(record: &Record<'_>, zone: &mut Zone, out: &mut Vec<u8>) {
+    let second = record.unix_ms / 1000;
+    let east = zone.east_seconds(second);
+    let c = crate::stdx::clock::Civil::from_unix(second.saturating_add_signed(east));
+    let _ = write!(out, "{} - ", record.client_ip);
+    match basic_user(record.authorization) {
+        Some(user) => push_escaped(&user, out),
+        None => out.push(b'-'),
+    }
+    let (sign, offset) = (if east < 0 { '-' } else { '+' }, east.unsigned_abs() / 60);
+    let _ = write!(
+        out,
+        " [{:02}/{}/{}:{:02}:{:02}:{:02} {sign}{:02}{:02}] \"",
+        c.day,
+        month_name(c.month),
+        c.year,
+        c.hour,
+        c.minute,
+        c.second,
+        offset / 60,
+        offset % 60
+    );
+    push_escaped(record.request_line, out);
+    let _ = write!(out, "\" {} {} \"", record.status, record.bytes_sent);
+    push_or_dash(record.referer, out);
+    out.extend_from_slice(b"\" \"");
+    push_or_dash(record.user_agent, out);
+    out.extend_from_slice(b"\" kong_request_id: \"");
+    out.extend_from_slice(&record.request_id);
+    out.extend_from_slice(b"\"\n");
+}
+
+fn push_or_dash(text: &[u8], out: &mut Vec<u8>) {
+    match text {
+        [] => out.push(b'-'),
+        text => push_escaped(text, out),
+    }
+}
+
+/// As nginx does: quotes, backslashes, controls and bytes above 0x7e as `\xHH`.
+fn push_escaped(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' | ..0x20 | 0x7f.. => {
+                let _ = write!(out, "\\x{byte:02X}");
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+fn basic_user(authorization: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, credentials) = authorization.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(credentials.trim_ascii()).ok()?;
+    let user = decoded.split(|byte| *byte == b':').next()?;
+    (!user.is_empty()).then(|| user.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn line(request_line: &[u8], authorization: &[u8], user_agent: &[u8]) -> String {
+        let record = Record {
+            unix_ms: 1_763_876_220_999,
+            client_ip: Ipv4Addr::LOCALHOST.into(),
+            request_id: [b'7'; 32],
+            status: 200,
+            bytes_sent: 12,
+            total_ms: 3,
+            request_line,
+            authorization,
+            referer: b"",
+            user_agent,
+        };
+        // A zone that is not asked again within this minute.
+        let mut zone = Zone { minute: record.unix_ms / 60_000 + 1, east_seconds: -3 * 3600 - 30 * 60 };
+        let mut out = Vec::new();
+        push_line(&record, &mut zone, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_the_documented_form() {
+        let id = "7".repeat(32);
+        assert_eq!(
+            line(b"GET /x HTTP/1.1", b"", b"curl/8"),
+            format!(
+                "127.0.0.1 - - [23/Nov/2025:02:07:00 -0330] \"GET /x HTTP/1.1\" 200 12 \"-\" \"curl/8\" kong_request_id: \"{id}\"\n"
+            )
+        );
+    }
+
+    #[test]
+    fn the_user_of_basic_credentials_is_shown_and_nothing_else_of_them() {
+        let text = line(b"GET / HTTP/1.1", b"Basic YWxpY2U6c2VjcmV0", b"");
+        assert!(text.contains(" - alice [") && !text.contains("secret"), "{text}");
+        assert!(line(b"GET / HTTP/1.1", b"Bearer abc", b"").contains(" - - ["));
+        assert!(line(b"GET / HTTP/1.1", b"Basic !!!", b"").contains(" - - ["));
+    }
+
+    #[test]
+    fn a_peer_cannot_begin_a_line_or_close_a_quote() {
+        let text = line(b"GET /\n\"x\\ HTTP/1.1", b"", b"\xff\x00");
+        assert_eq!(text.matches('\n').count(), 1);
+        assert!(text.contains(r#""GET /\x0A\x22x\x5C HTTP/1.1""#) && text.contains(r#""\xFF\x00""#), "{text}");
+    }
+}

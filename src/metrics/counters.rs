@@ -1,0 +1,55 @@
+//! HOT: one relaxed add on a line that no other core writes.
+//! The cells of one core. The control plane reads and sums them.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// One core's counters, alone on their cache lines.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct CoreCounters {
+    /// Configuration version that the core serves.
+    pub version: Counter,
+    /// Client connections accepted.
+    pub accepted: Counter,
+    /// Client connections open now.
+    pub active: Counter,
+    /// Client connections that wait for a request now.
+    pub waiting: Counter,
+    /// Requests read.
+    pub requests: Counter,
+    /// Connections opened to upstreams.
+    pub dialled: Counter,
+    /// Tries repeated on another peer or another connection.
+    pub retries: Counter,
+    /// Finished-request records dropped because the log writer was behind.
+    pub records_dropped: Counter,
+    /// Requests answered 500 because their handling panicked.
+    pub panics: Counter,
+}
+
+/// A number that one core writes and anybody reads.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Not a read-modify-write on the bus: only the owning core writes.
+    pub fn add(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Takes one off.
+    pub fn sub(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+    }
+
+    /// Replaces the value; what was written before by this core is visible to who reads the new value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Release);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,226 @@
+//! HOT: reading costs a borrow; only a change copies, into memory that the exchange keeps.
+//! All that a plugin may see and change of one exchange.
+//! Never: reaches a socket or another request.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use uuid::Uuid;
+
+use crate::http::fields::Fields;
+use crate::http::head::Method;
+use crate::plugins::directory::Consumer;
+use crate::plugins::directory::Directory;
+
+/// Who the request comes from, as far as authentication has told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub consumer: Option<Uuid>,
+    /// Id of the credential; the anonymous consumer has none.
+    pub credential: Option<Uuid>,
+}
+
+/// What stays the same for all requests of one core.
+pub struct CoreFacts {
+    pub node_id: Box<str>,
+    pub hostname: Box<str>,
+    pub pid: u32,
+    /// A UUID of this core and run, for generated ids.
+    pub worker_id: Box<str>,
+    /// A count that each use raises, for generated ids; starts at 0.
+    pub serial: Cell<u64>,
+    /// 64 random bits per call.
+    pub random: fn() -> u64,
+}
+
+/// The client's connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnFacts {
+    /// Peer of the TCP connection.
+    pub peer: SocketAddr,
+    /// Our end of it.
+    pub local: SocketAddr,
+    /// Number of the connection on this core.
+    pub serial: u64,
+    /// Number of this request on the connection, from 1.
+    pub requests: u64,
+}
+
+/// What plugins may know of the matched route or service.
+#[derive(Clone, Copy)]
+pub struct EntityFacts<'a> {
+    pub id: Uuid,
+    pub name: Option<&'a str>,
+    /// The entity as JSON text, as the Admin API shows it.
+    pub document: &'a str,
+}
+
+/// The groups of the path regex that matched.
+pub trait PathCaptures {
+    /// Calls `tell` for every group from 1 on that caught something, in order.
+    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>));
+}
+
+/// What one group of a path regex caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathCapture<'a> {
+    /// Of `(?<name>...)`.
+    pub name: Option<&'a str>,
+    pub text: &'a [u8],
+}
+
+/// A text that a plugin may replace: the query string or the body.
+pub struct Editable<'a> {
+    original: &'a [u8],
+    edited: &'a mut Option<Vec<u8>>,
+}
+
+impl<'a> Editable<'a> {
+    /// `edited` is where a replacement is kept.
+    pub fn new(original: &'a [u8], edited: &'a mut Option<Vec<u8>>) -> Self {
+        Self { original, edited }
+    }
+
+    /// The present text.
+    pub fn get(&self) -> &[u8] {
+        self.edited.as_deref().unwrap_or(self.original)
+    }
+
+    /// Replaces the text.
+    pub fn set(&mut self, text: Vec<u8>) {
+        *self.edited = Some(text);
+    }
+}
+
+/// The request side of one exchange, in the rewrite and access phases.
+pub struct View<'a> {
+    pub method: Method,
+    pub method_text: &'a [u8],
+    /// `http` or `https`: of the connection.
+    pub scheme: &'static str,
+    /// Host of the request without its port, as received; empty if there was none.
+    pub host: &'a [u8],
+    /// Port of the listener, or what `port_maps` makes of it.
+    pub port: u16,
+    /// Normalised path.
+    pub path: &'a [u8],
+    /// Query string without the `?`; a change reaches the upstream.
+    pub query: Editable<'a>,
+    /// Body, when a plugin of the chain asked for it and it fits in memory; a change reaches the upstream.
+    pub body: Option<Editable<'a>>,
+    /// Header fields; a change reaches the upstream.
+    pub fields: &'a mut Fields,
+    /// The bytes that `fields` points into.
+    pub source: &'a [u8],
+    pub identity: &'a mut Identity,
+    pub directory: &'a Directory,
+    pub core: &'a CoreFacts,
+    pub conn: ConnFacts,
+    pub route: Option<EntityFacts<'a>>,
+    pub service: Option<EntityFacts<'a>>,
+    /// What the path regex of the route caught; `None` without a regex. Behind a trait, as finding it costs a search that
+    /// few plugins ask for.
+    pub captures: Option<&'a dyn PathCaptures>,
+    /// After replacement by a trusted peer's header.
+    pub client_ip: IpAddr,
+    pub now_unix_ms: u64,
+    /// The answer, for [`super::Verdict::Reply`].
+    pub reply: &'a mut Reply,
+}
+
+impl<'a> View<'a> {
+    /// The first value of a header, by any-case name.
+    pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
+        self.fields.get_by_name(self.source, name)
+    }
+
+    /// The authenticated consumer.
+    pub fn consumer(&self) -> Option<&'a Consumer> {
+        self.directory.consumer(self.identity.consumer?)
+    }
+}
+
+/// The response side of one exchange, in the `response_head` phase.
+pub struct ResponseView<'a> {
+    pub status: u16,
+    /// Header fields of the response; a change reaches the client.
+    pub fields: &'a mut Fields,
+    /// The bytes that `fields` points into.
+    pub source: &'a [u8],
+    /// Header fields of the request, as the access phase left them.
+    pub request_fields: &'a Fields,
+    /// The bytes that `request_fields` points into.
+    pub request_source: &'a [u8],
+    /// Whether the response came from an upstream (or from a failed attempt to ask one).
+    pub proxied: bool,
+    pub core: &'a CoreFacts,
+    pub conn: ConnFacts,
+    pub now_unix_ms: u64,
+}
+
+/// The body of an answer that the gateway makes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyKind {
+    /// `text` is a message, rendered by `Accept` with the request id (spec/proxying.md section 7.1).
+    #[default]
+    Gateway,
+    /// `text` is a message, sent as `{"message":...}` (section 7.3).
+    Exit,
+    /// `text` is the body itself.
+    Raw,
+    /// No body.
+    Empty,
+}
+
+/// An answer that the gateway makes. Reused from request to request.
+#[derive(Default)]
+pub struct Reply {
+    pub status: u16,
+    pub kind: ReplyKind,
+    pub text: Vec<u8>,
+    /// For [`ReplyKind::Raw`]; empty: no `Content-Type`.
+    pub content_type: Vec<u8>,
+    /// Further header fields. Those set in an access phase go out with whatever response follows.
+    pub fields: Fields,
+}
+
+impl Reply {
+    /// Forgets all, keeps the memory.
+    pub fn clear(&mut self) {
+        self.status = 0;
+        self.kind = ReplyKind::Gateway;
+        self.text.clear();
+        self.content_type.clear();
+        self.fields.clear();
+    }
+
+    fn fill(&mut self, status: u16, kind: ReplyKind, text: &[u8]) {
+        self.status = status;
+        self.kind = kind;
+        self.text.clear();
+        self.text.extend_from_slice(text);
+    }
+
+    /// An error whose format follows `Accept`.
+    pub fn gateway(&mut self, status: u16, message: &str) {
+        self.fill(status, ReplyKind::Gateway, message.as_bytes());
+    }
+
+    /// A `{"message":...}` body whatever the client accepts.
+    pub fn exit(&mut self, status: u16, message: &str) {
+        self.fill(status, ReplyKind::Exit, message.as_bytes());
+    }
+
+    /// A body of the plugin's own; without a type if `content_type` is empty.
+    pub fn raw(&mut self, status: u16, content_type: &str, body: &[u8]) {
+        self.fill(status, ReplyKind::Raw, body);
+        self.content_type.clear();
+        self.content_type.extend_from_slice(content_type.as_bytes());
+    }
+
+    /// A status alone.
+    pub fn empty(&mut self, status: u16) {
+        self.fill(status, ReplyKind::Empty, b"");
+    }
+}

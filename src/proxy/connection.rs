@@ -1,0 +1,202 @@
+//! HOT: between two requests of a connection nothing is allocated.
+//! The keep-alive loop and the timeouts of one client connection.
+//! Owns: the client's socket and what was received of it. Never: knows what a request means.
+//! Always: a malformed head is answered and ends the connection; a panic while serving costs that connection alone.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::http::parse::Progress;
+use crate::http::parse::parse_request;
+use crate::limits;
+use crate::plugins::view::ConnFacts;
+use crate::proxy::buffers::Buf;
+use crate::proxy::core::Core;
+use crate::proxy::deadline::Deadline;
+use crate::proxy::exchange;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::Next;
+use crate::proxy::io::Conn;
+use crate::proxy::reply;
+
+/// A client's connection.
+pub struct Client {
+    // Before the connection: it must be gone when the descriptor closes.
+    pub deadline: Deadline,
+    pub conn: Conn,
+    /// Received and not used up; the head of the request in work stands at its front.
+    pub buf: Buf,
+    /// What was received behind a streamed body: the beginning of the next request.
+    pub extra: Vec<u8>,
+    pub facts: ConnFacts,
+}
+
+impl Client {
+    /// Leaves a finished request behind, `taken` bytes of the buffer.
+    pub fn next_request(&mut self, taken: usize) {
+        self.buf.consume(taken);
+        if !self.extra.is_empty() {
+            self.buf.clear();
+            self.buf.extend(&self.extra);
+            self.extra.clear();
+        }
+    }
+}
+
+/// What waiting for a head came to.
+enum Head {
+    Complete,
+    /// The client ended the connection.
+    End,
+    /// An error page is due; `status`, and the status whose text it carries.
+    Refused(u16, u16),
+}
+
+/// Serves a client until its connection ends, in whatever way.
+pub async fn serve(core: Rc<Core>, conn: Conn, facts: ConnFacts) {
+    core.counters.active.add();
+    if catch(serve_requests(&core, conn, facts)).await.is_none() {
+        core.counters.panics.add();
+    }
+    core.counters.active.sub();
+}
+
+async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts) {
+    let deadline = core.deadlines.watch(conn.fd());
+    let mut client = Client { deadline, conn, buf: core.buffers.client.take(), extra: Vec::new(), facts };
+    let mut first = true;
+    let next = loop {
+        if !await_request(core, &mut client, first).await {
+            break Next::Close;
+        }
+        first = false;
+        let mut x = core.take_exchange();
+        let next = match read_head(core, &mut client, &mut x).await {
+            Head::End => Next::Close,
+            Head::Refused(status, text_of) => reply::refuse_head(core, &mut client, &mut x, status, text_of).await,
+            Head::Complete => match catch(exchange::serve(core, &mut client, &mut x)).await {
+                Some(next) => next,
+                None => {
+                    core.counters.panics.add();
+                    reply::after_panic(core, &mut client, &mut x).await
+                }
+            },
+        };
+        core.give_exchange(x);
+        if next != Next::KeepAlive {
+            break next;
+        }
+    };
+    if next == Next::Linger {
+        linger(core, &mut client).await;
+    }
+    core.buffers.client.give(std::mem::take(&mut client.buf));
+}
+
+/// Waits until bytes of a request are there. `false`: the connection ended, or was idle for too long.
+async fn await_request(core: &Core, client: &mut Client, first: bool) -> bool {
+    if !client.buf.is_empty() {
+        client.buf.compact();
+        return true;
+    }
+    client.buf.clear();
+    let idle = !first;
+    if idle && core.draining.get() {
+        return false;
+    }
+    let rules = core.rules();
+    let settings = &rules.settings;
+    let timeout_ms = if idle { settings.client_keepalive_timeout_ms } else { settings.client_header_timeout_ms };
+    client.deadline.arm_reading(core.clock.refresh() / 1000 + timeout_ms);
+    client.deadline.set_idle(idle);
+    core.counters.waiting.add();
+    let buf = std::mem::take(&mut client.buf);
+    let (result, buf) = client.conn.reader.read(buf).await;
+    client.buf = buf;
+    core.counters.waiting.sub();
+    client.deadline.set_idle(false);
+    matches!(result, Ok(count) if count > 0)
+}
+
+/// Reads on until the request head that has begun is complete.
+async fn read_head(core: &Core, client: &mut Client, x: &mut Exchange) -> Head {
+    let rules = core.rules();
+    client.deadline.arm_reading(core.clock.refresh() / 1000 + rules.settings.client_header_timeout_ms);
+    loop {
+        match parse_request(client.buf.bytes(), &rules.request_limits, &mut x.head) {
+            Ok(Progress::Complete) => break,
+            Ok(Progress::NeedMore) => {}
+            Err(bad) => return Head::Refused(bad.status(), bad.message_status()),
+        }
+        if client.buf.room() == 0 {
+            client.buf.reserve(client.buf.len().max(limits::CLIENT_READ_BYTES));
+        }
+        let buf = std::mem::take(&mut client.buf);
+        let (result, buf) = client.conn.reader.read(buf).await;
+        client.buf = buf;
+        if !matches!(result, Ok(count) if count > 0) {
+            return if client.deadline.is_over() { Head::Refused(408, 408) } else { Head::End };
+        }
+    }
+    client.deadline.clear();
+    Head::Complete
+}
+
+/// Ends the writing side and listens until the client has ended too, for a short time and without keeping anything.
+async fn linger(core: &Core, client: &mut Client) {
+    client.conn.shutdown_write();
+    client.deadline.arm(core.clock.refresh() / 1000 + limits::LINGER_MS);
+    let mut dropped = 0u64;
+    while dropped < limits::REQUEST_BODY_DRAINED_BYTES {
+        if !client.conn.reader.is_started() {
+            client.conn.reader.start(core.buffers.client.take());
+        }
+        let (result, buf) = client.conn.reader.done().await;
+        core.buffers.client.give(buf);
+        match result {
+            Ok(count) if count > 0 => dropped += count as u64,
+            _ => break,
+        }
+    }
+}
+
+/// Runs a future to its end, or to its panic (`None`), which is logged by the panic hook.
+pub async fn catch<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Some),
+        Err(_panic) => Poll::Ready(None),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Context;
+    use std::task::Waker;
+
+    fn run<F: Future>(future: F) -> F::Output {
+        match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => panic!("nothing to wait for"),
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_the_future_and_not_the_thread() {
+        assert_eq!(run(catch(async { 7 })), Some(7));
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let caught = run(catch(async {
+            if true {
+                panic!("boom")
+            }
+        }));
+        std::panic::set_hook(hook);
+        assert_eq!(caught, None);
+    }
+}

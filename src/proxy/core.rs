@@ -1,0 +1,188 @@
+//! HOT: borrows only.
+//! What all connections of one core share: configuration, clock, buffers, pools, counters.
+//! Always: borrows of cells end before the next await.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::config::ErrorType;
+use crate::config::Settings;
+use crate::http::parse::HeadLimits;
+use crate::http::reply::ErrorFormat;
+use crate::limits;
+use crate::metrics::counters::CoreCounters;
+use crate::plugins::view::CoreFacts;
+use crate::proxy::buffers::Buffers;
+use crate::proxy::deadline::Deadlines;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::pool::Pool;
+use crate::state::core::CoreState;
+use crate::state::mailbox::Outbox;
+use crate::stdx::clock::Clock;
+use crate::stdx::random::Random;
+
+/// Product token in `Server` and `Via`.
+pub const PRODUCT: &str = concat!("ringway/", env!("CARGO_PKG_VERSION"));
+/// What `Via` says of a message received over HTTP/1.1, respectively 1.0.
+pub const VIA_HTTP11: &str = concat!("1.1 ringway/", env!("CARGO_PKG_VERSION"));
+pub const VIA_HTTP10: &str = concat!("1 ringway/", env!("CARGO_PKG_VERSION"));
+
+/// Settings, with what requests need of them worked out.
+pub struct Rules {
+    pub settings: Arc<Settings>,
+    pub request_limits: HeadLimits,
+    pub response_limits: HeadLimits,
+    pub error_format: ErrorFormat,
+    pub logs_access: bool,
+}
+
+impl Rules {
+    /// Derives the rules.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        let request_limits = HeadLimits {
+            line_bytes_max: settings.client_request_line_bytes_max as usize,
+            field_bytes_max: (settings.client_head_bytes_max as usize).min(HeadLimits::REQUEST.field_bytes_max),
+            head_bytes_max: settings.client_head_bytes_max as usize,
+            fields_max: settings.client_head_fields_max as usize,
+        };
+        let upstream_head = settings.upstream_head_bytes_max as usize;
+        let response_limits = HeadLimits {
+            line_bytes_max: upstream_head,
+            field_bytes_max: upstream_head,
+            head_bytes_max: upstream_head,
+            ..HeadLimits::RESPONSE
+        };
+        let error_format = match settings.error_default_type {
+            ErrorType::Plain => ErrorFormat::Plain,
+            ErrorType::Html => ErrorFormat::Html,
+            ErrorType::Json => ErrorFormat::Json,
+            ErrorType::Xml => ErrorFormat::Xml,
+        };
+        let logs_access = settings.proxy_access_log.is_some();
+        Self { settings, request_limits, response_limits, error_format, logs_access }
+    }
+}
+
+/// One core.
+pub struct Core {
+    pub index: usize,
+    pub clock: Clock,
+    pub random: Random,
+    pub state: RefCell<CoreState>,
+    pub buffers: Buffers,
+    pub deadlines: Rc<Deadlines>,
+    pub pool: Pool,
+    pub counters: Arc<CoreCounters>,
+    pub facts: CoreFacts,
+    pub outbox: Outbox,
+    /// Accepts nothing more and closes connections as they become idle.
+    pub draining: Cell<bool>,
+    rules: RefCell<Rc<Rules>>,
+    records: RefCell<Vec<u8>>,
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    name_waiters: RefCell<Vec<Waker>>,
+}
+
+impl Core {
+    /// A core with the given configuration.
+    pub fn new(
+        index: usize,
+        state: CoreState,
+        settings: Arc<Settings>,
+        facts: CoreFacts,
+        counters: Arc<CoreCounters>,
+        outbox: Outbox,
+    ) -> Self {
+        Self {
+            index,
+            clock: Clock::new(),
+            random: Random::from_entropy(),
+            state: RefCell::new(state),
+            buffers: Buffers::default(),
+            deadlines: Rc::default(),
+            pool: Pool::default(),
+            counters,
+            facts,
+            outbox,
+            draining: Cell::new(false),
+            rules: RefCell::new(Rc::new(Rules::new(settings))),
+            records: RefCell::new(Vec::with_capacity(limits::RECORD_BATCH_BYTES)),
+            exchanges: RefCell::default(),
+            name_waiters: RefCell::default(),
+        }
+    }
+
+    /// The settings in force; a request keeps those it began with.
+    pub fn rules(&self) -> Rc<Rules> {
+        self.rules.borrow().clone()
+    }
+
+    /// Takes new settings.
+    pub fn set_rules(&self, settings: Arc<Settings>) {
+        *self.rules.borrow_mut() = Rc::new(Rules::new(settings));
+    }
+
+    /// An exchange to serve a request with.
+    pub fn take_exchange(&self) -> Box<Exchange> {
+        self.exchanges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an exchange back with the memory it has grown; the number kept is bounded.
+    pub fn give_exchange(&self, mut exchange: Box<Exchange>) {
+        let mut kept = self.exchanges.borrow_mut();
+        if kept.len() < limits::EXCHANGES_KEPT_MAX && exchange.clear_for_reuse() {
+            kept.push(exchange);
+        }
+    }
+
+    /// Appends a finished-request record; hands the batch over when it is full.
+    pub fn record(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut records = self.records.borrow_mut();
+        encode(&mut records);
+        if records.len() >= limits::RECORD_BATCH_BYTES - limits::RECORD_ROOM_BYTES {
+            self.hand_over(&mut records);
+        }
+    }
+
+    fn hand_over(&self, records: &mut Vec<u8>) {
+        if records.is_empty() {
+            return;
+        }
+        let batch = std::mem::replace(records, Vec::with_capacity(limits::RECORD_BATCH_BYTES));
+        if !self.outbox.records(batch) {
+            self.counters.records_dropped.add();
+        }
+    }
+
+    /// The work of the sweep, some times a second.
+    pub fn tick(&self) {
+        self.clock.tick();
+        let now_ms = self.clock.now_ms();
+        self.deadlines.sweep(now_ms);
+        self.pool.expire(now_ms, self.rules.borrow().settings.upstream_keepalive_idle_timeout_ms);
+        self.hand_over(&mut self.records.borrow_mut());
+    }
+
+    /// Wakes requests that wait for a name.
+    pub fn wake_name_waiters(&self) {
+        self.name_waiters.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Waits until `ready`, which is asked again at every news of names, or until the time is up.
+    pub async fn wait_for_names(&self, mut ready: impl FnMut() -> bool) {
+        let changed = std::future::poll_fn(|cx| {
+            if ready() {
+                return Poll::Ready(());
+            }
+            self.name_waiters.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        });
+        // Nothing but a wait is given up here: no operation of the ring is behind it.
+        let _ = monoio::time::timeout(Duration::from_millis(limits::FIRST_RESOLUTION_MS), changed).await;
+    }
+}

@@ -1,0 +1,48 @@
+//! Address -> connected socket, in time.
+//! Never: resolves a name (`connect` by name blocks).
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+
+use crate::proxy::core::Core;
+use crate::proxy::fault::Broken;
+use crate::proxy::io::Conn;
+use crate::proxy::pool::UpstreamConn;
+
+/// Connects within `timeout_ms`.
+///
+/// # Errors
+/// [`Broken`] with `sent` false: whatever failed, the request has not left.
+pub async fn dial(core: &Core, addr: SocketAddr, timeout_ms: u64) -> Result<UpstreamConn, Broken> {
+    // A connect owns no buffer of ours, so giving it up is safe; the runtime cancels it in the kernel.
+    let connecting = monoio::time::timeout(Duration::from_millis(timeout_ms), TcpStream::connect_addr(addr));
+    let stream = match connecting.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(Broken::connecting(is_timeout(&error))),
+        Err(_elapsed) => return Err(Broken::connecting(true)),
+    };
+    core.counters.dialled.add();
+    let _ = stream.set_nodelay(true);
+    let conn = Conn::new(stream);
+    if let Some(name) = &core.rules().settings.tcp_congestion {
+        conn.set_congestion(name);
+    }
+    let deadline = core.deadlines.watch(conn.fd());
+    let mut upstream = UpstreamConn::new(conn, deadline);
+    listen(core, &mut upstream);
+    Ok(upstream)
+}
+
+/// Starts the read that will bring the next response head, with room in front of it for ours.
+pub fn listen(core: &Core, upstream: &mut UpstreamConn) {
+    let mut buf = core.buffers.upstream.take();
+    buf.clear_with_headroom(crate::limits::RESPONSE_HEADROOM_BYTES);
+    upstream.conn.reader.start(buf);
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+}

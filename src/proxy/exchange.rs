@@ -1,0 +1,493 @@
+//! HOT: no allocation after warm-up, no lock.
+//! One request, top to bottom: every branch of the data plane is here or one call below.
+//! Never: keeps a borrow of the core's cells across an await.
+//! Always: ends with exactly one record, and says whether the connection may carry another request.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use crate::balancer::Tried;
+use crate::config::port_seen;
+use crate::http::encode::request_id;
+use crate::http::fields::Fields;
+use crate::http::fields::Span;
+use crate::http::framing;
+use crate::http::head::RequestHead;
+use crate::http::head::ResponseHead;
+use crate::http::head::Version;
+use crate::http::hop;
+use crate::http::host::host_of;
+use crate::http::known::Known;
+use crate::http::target::Form;
+use crate::http::target::normalize_path;
+use crate::http::target::split_target;
+use crate::limits;
+use crate::plugins::Verdict;
+use crate::plugins::chain::Placed;
+use crate::plugins::directory::Directory;
+use crate::plugins::view::Editable;
+use crate::plugins::view::EntityFacts;
+use crate::plugins::view::Identity;
+use crate::plugins::view::PathCapture;
+use crate::plugins::view::PathCaptures;
+use crate::plugins::view::Reply;
+use crate::plugins::view::View;
+use crate::proxy::body::RequestBody;
+use crate::proxy::buffers::Buf;
+use crate::proxy::connection::Client;
+use crate::proxy::core::Core;
+use crate::proxy::core::Rules;
+use crate::proxy::fault::Fault;
+use crate::router::Hit;
+use crate::router::Query;
+use crate::router::gates::Arrival;
+use crate::router::gates::Gate;
+use crate::router::gates::Gates;
+use crate::router::gates::write_https_location;
+use crate::router::matcher::HeaderSource;
+use crate::router::matcher::header_name_matches;
+use crate::state::core::Links;
+use crate::state::core::Route;
+
+/// The working memory of one request. Lent by the core, so that idle connections own none.
+#[derive(Default)]
+pub struct Exchange {
+    pub head: RequestHead,
+    pub response: ResponseHead,
+    /// Output: heads, and small bodies behind them.
+    pub out: Buf,
+    /// Normalised request path.
+    pub path: Vec<u8>,
+    /// In the client's buffer: request target up to the `?`; query behind it; Host with and without port.
+    pub raw_path: Span,
+    pub query: Option<Span>,
+    pub host: Option<Span>,
+    pub host_name: Span,
+    pub request_id: [u8; 32],
+    /// Core clock, microseconds: head complete; handed to the upstream; first byte of its answer.
+    pub started_us: u64,
+    pub handed_over_us: Option<u64>,
+    pub first_byte_us: u64,
+    pub client_ip: Option<IpAddr>,
+    /// Whether the direct peer's forwarding fields are believed.
+    pub trusted: bool,
+    pub accepts_trailers: bool,
+    pub identity: Identity,
+    pub reply: Reply,
+    pub query_edit: Option<Vec<u8>>,
+    pub body_edit: Option<Vec<u8>>,
+    pub body: RequestBody,
+    pub route: Option<Rc<Route>>,
+    pub links: Option<Rc<Links>>,
+    /// How the route matched.
+    pub hit: Option<Hit>,
+    pub tried: Tried,
+    /// Plugin configurations chosen for this request, in order.
+    pub collected: Vec<Rc<Placed>>,
+    /// Whether the client's connection may carry another request.
+    pub keep: bool,
+    /// Whether bytes of an answer have left.
+    pub answered: bool,
+    pub status: u16,
+    pub body_bytes_sent: u64,
+}
+
+impl Exchange {
+    /// Forgets the request, keeps the memory. Answers whether it is worth keeping.
+    pub fn clear_for_reuse(&mut self) -> bool {
+        let mut fresh = Self {
+            head: std::mem::take(&mut self.head),
+            response: std::mem::take(&mut self.response),
+            out: std::mem::take(&mut self.out),
+            path: std::mem::take(&mut self.path),
+            reply: std::mem::take(&mut self.reply),
+            collected: std::mem::take(&mut self.collected),
+            body: std::mem::take(&mut self.body),
+            ..Self::default()
+        };
+        fresh.head.clear();
+        fresh.response.clear();
+        fresh.out.clear();
+        fresh.path.clear();
+        fresh.reply.clear();
+        fresh.collected.clear();
+        fresh.body.clear();
+        *self = fresh;
+        self.out.capacity() + self.path.capacity() + self.body.memory_bytes() < limits::EXCHANGE_KEPT_BYTES_MAX
+    }
+}
+
+/// What follows an exchange on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next request may come.
+    KeepAlive,
+    /// Close now.
+    Close,
+    /// Say that nothing more comes, listen a little for what the client still sends, then close: closing at once would
+    /// reset the connection and might take the answer with it.
+    Linger,
+}
+
+/// One request being served: what it works with.
+pub struct Job<'a> {
+    pub core: &'a Core,
+    pub rules: &'a Rules,
+    pub client: &'a mut Client,
+    pub x: &'a mut Exchange,
+}
+
+/// Serves the request whose head stands parsed in `x.head`, at the front of the client's buffer.
+pub async fn serve(core: &Core, client: &mut Client, x: &mut Exchange) -> Next {
+    let rules = core.rules();
+    let mut job = Job { core, rules: &rules, client, x };
+    job.begin();
+    let fault = match job.run().await {
+        Ok(()) => None,
+        Err(fault) => job.answer(fault).await.err(),
+    };
+    if fault.is_some() && !job.x.answered {
+        job.x.status = 499;
+    }
+    // Before the request leaves the buffer that its texts lie in.
+    job.record();
+    match fault {
+        None => job.finish_body().await,
+        Some(fault) => {
+            // Without a length the end of the connection is the end of the body, unless it is a reset.
+            if fault == Fault::Truncated && job.x.head.version == Version::Http10 {
+                job.client.conn.reset_on_drop();
+            }
+            Next::Close
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Starts the clock and the count of a request.
+    pub fn begin(&mut self) {
+        let x = &mut *self.x;
+        x.started_us = self.core.clock.refresh();
+        x.request_id = request_id(self.core.random.bits(), self.core.random.bits());
+        self.core.counters.requests.add();
+        self.client.facts.requests += 1;
+    }
+
+    async fn run(&mut self) -> Result<(), Fault> {
+        self.read_head()?;
+        self.rewrite();
+        let links = self.route()?;
+        if links.chain.reads_body() {
+            self.gather_body().await?;
+        }
+        if self.access(&links) == Verdict::Reply {
+            return Err(Fault::Reply);
+        }
+        let Some(service) = links.service.clone() else {
+            self.x.reply.gateway(503, "no Service found with those values");
+            return Err(Fault::Reply);
+        };
+        self.forward(&service).await
+    }
+
+    /// What a request must be before anything else is asked (requirements sections 1.2 to 1.7).
+    fn read_head(&mut self) -> Result<(), Fault> {
+        let src = self.client.buf.bytes();
+        let x = &mut *self.x;
+        let settings = &self.rules.settings;
+        let under_limit = self.client.facts.requests < u64::from(settings.client_keepalive_requests);
+        let keep = framing::keep_alive(x.head.version, &x.head.fields, src);
+        x.keep = keep && under_limit && !self.core.draining.get() && settings.client_keepalive_timeout_ms > 0;
+        let framing = framing::request_framing(&x.head, src).map_err(|bad| {
+            x.keep = false;
+            Fault::refused(bad.status())
+        })?;
+        x.body.begin(framing, x.head.len, framing::expects_continue(&x.head, src));
+        if x.head.method.is_refused() {
+            x.keep = false;
+            return Err(Fault::refused(405));
+        }
+        let target = split_target(x.head.target.of(src), x.head.method).map_err(|bad| Fault::refused(bad.status()))?;
+        if !matches!(target.form, Form::Origin | Form::Absolute) {
+            return Err(Fault::refused(400));
+        }
+        let host = host_of(&x.head, src, &target).map_err(|bad| Fault::refused(bad.status()))?;
+        x.raw_path = span_in(src, target.path);
+        x.query = target.query.map(|query| span_in(src, query));
+        if let Some(host) = host {
+            x.host = Some(span_in(src, host.text));
+            x.host_name = span_in(src, host.name);
+        }
+        let normal = normalize_path(target.path, &mut x.path).map_err(|bad| Fault::refused(bad.status()))?;
+        if std::ptr::eq(normal, target.path) {
+            x.path.clear();
+            x.path.extend_from_slice(target.path);
+        }
+        if x.body.declared_length().is_some_and(|n| self.rules.exceeds_body_limit(n)) {
+            return Err(Fault::refused(413));
+        }
+        x.accepts_trailers = hop::accepts_trailers(&x.head.fields, src);
+        let peer = self.client.facts.peer.ip();
+        x.trusted = settings.trusted_ips.contains(Some(peer));
+        x.client_ip = Some(if x.trusted { real_ip(&x.head.fields, src, peer, self.rules) } else { peer });
+        match hop::max_forwards(&x.head, src) {
+            Some(0) => {
+                x.reply.empty(200);
+                Err(Fault::Reply)
+            }
+            Some(left) => {
+                let mut text = [0u8; 20];
+                x.head.fields.set(Known::MaxForwards, decimal(left - 1, &mut text));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Port of the listener as clients see it.
+    pub fn port(&self) -> u16 {
+        port_seen(&self.rules.settings.port_maps, self.client.facts.local.port())
+    }
+
+    fn route(&mut self) -> Result<Rc<Links>, Fault> {
+        let port = self.port();
+        let src = self.client.buf.bytes();
+        let x = &mut *self.x;
+        let state = self.core.state.borrow();
+        let query = Query {
+            method: x.head.method_span.of(src),
+            host: x.host.map_or(&[], |span| span.of(src)),
+            path: &x.path,
+            https: false,
+            sni: None,
+            port,
+            headers: &HeadFields { fields: &x.head.fields, src },
+        };
+        let Some((route, hit)) = state.find(&query) else {
+            x.links = Some(state.links_unmatched());
+            x.reply.gateway(404, "no Route matched with those values");
+            drop(state);
+            self.collect_global();
+            return Err(Fault::Reply);
+        };
+        x.hit = Some(hit);
+        let links = state.links(&route);
+        let gates = route.spec.gates;
+        x.route = Some(route);
+        drop(state);
+        self.gate(gates)?;
+        self.x.links = Some(links.clone());
+        Ok(links)
+    }
+
+    /// What the route's protocols demand (spec/router.md section 9).
+    fn gate(&mut self, gates: Gates) -> Result<(), Fault> {
+        let src = self.client.buf.bytes();
+        let x = &mut *self.x;
+        let forwarded = x.head.fields.get(src, Known::XForwardedProto).filter(|_| x.trusted);
+        let arrival = Arrival {
+            forwarded_https: forwarded.is_some_and(|proto| proto == b"https"),
+            http2: false,
+            content_type: x.head.fields.get(src, Known::ContentType).unwrap_or(&[]),
+        };
+        match gates.check(arrival) {
+            Gate::Open => return Ok(()),
+            Gate::UseHttps => {
+                x.reply.gateway(426, "Please use HTTPS protocol");
+                x.reply.fields.set(Known::Upgrade, b"TLS/1.2, HTTP/1.1");
+            }
+            Gate::RedirectToHttps(status) => {
+                let forwarded = x.head.fields.get(src, Known::XForwardedHost).filter(|_| x.trusted);
+                let mut location = Vec::new();
+                write_https_location(forwarded.unwrap_or(x.host_name.of(src)), x.head.target.of(src), &mut location);
+                x.reply.empty(status);
+                x.reply.fields.set(Known::Location, &location);
+            }
+            Gate::NotGrpc => x.reply.gateway(415, "Non-gRPC request matched gRPC route"),
+            Gate::UseHttp2 | Gate::GrpcNeedsTls => {
+                x.reply.gateway(426, "Please use HTTP2 protocol");
+                x.reply.fields.set(Known::Upgrade, b"HTTP/2");
+            }
+        }
+        self.x.links = Some(self.core.state.borrow().links_unmatched());
+        self.collect_global();
+        Err(Fault::Reply)
+    }
+
+    /// For an answer without a route: only the configurations without a scope take part in its later phases.
+    fn collect_global(&mut self) {
+        if let Some(links) = &self.x.links {
+            self.x.collected.clear();
+            self.x.collected.extend(links.chain.global().cloned());
+        }
+    }
+
+    fn rewrite(&mut self) {
+        let links = self.core.state.borrow().links_unmatched();
+        if links.chain.is_empty() {
+            return;
+        }
+        let directory = self.core.state.borrow().directory();
+        for placed in links.chain.global() {
+            self.with_view(&links, &directory, |view| placed.instance.plugin.rewrite(view));
+        }
+    }
+
+    /// Runs the access phases in order. After an answer the rest is only chosen, for the later phases
+    /// (spec/plugins.md A.5).
+    fn access(&mut self, links: &Links) -> Verdict {
+        let mut verdict = Verdict::Continue;
+        if links.chain.is_empty() {
+            return verdict;
+        }
+        let directory = self.core.state.borrow().directory();
+        let route = self.x.route.as_ref().map(|route| route.spec.id);
+        let service = links.service.as_ref().map(|service| service.spec.id);
+        for entry in links.chain.entries() {
+            let consumer = self.x.identity.consumer;
+            let chosen = self.core.state.borrow().plugins().resolve(entry, route, service, consumer);
+            let Some(placed) = chosen else { continue };
+            if verdict == Verdict::Continue {
+                verdict = self.with_view(links, &directory, |view| placed.instance.plugin.access(view));
+            }
+            self.x.collected.push(placed);
+        }
+        verdict
+    }
+
+    fn with_view<T>(&mut self, links: &Links, directory: &Directory, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
+        let port = self.port();
+        let src = self.client.buf.bytes();
+        let x = &mut *self.x;
+        let body = if x.body.is_complete() { Some(x.body.bytes(src)) } else { None };
+        let route = x.route.as_ref().map(|route| EntityFacts {
+            id: route.spec.id,
+            name: route.spec.name.as_deref(),
+            document: &route.spec.document,
+        });
+        let service = links.service.as_ref().map(|service| EntityFacts {
+            id: service.spec.id,
+            name: service.spec.name.as_deref(),
+            document: &service.spec.document,
+        });
+        let captures = RouteCaptures { route: x.route.as_deref(), hit: x.hit, path: &x.path };
+        let mut view = View {
+            method: x.head.method,
+            method_text: x.head.method_span.of(src),
+            scheme: "http",
+            host: x.host_name.of(src),
+            port,
+            path: &x.path,
+            captures: captures.hit.is_some().then_some(&captures as &dyn PathCaptures),
+            query: Editable::new(x.query.map_or(&[], |span| span.of(src)), &mut x.query_edit),
+            body: body.map(|bytes| Editable::new(bytes, &mut x.body_edit)),
+            fields: &mut x.head.fields,
+            source: src,
+            identity: &mut x.identity,
+            directory,
+            core: &self.core.facts,
+            conn: self.client.facts,
+            route,
+            service,
+            client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),
+            now_unix_ms: self.core.clock.unix_us() / 1000,
+            reply: &mut x.reply,
+        };
+        phase(&mut view)
+    }
+}
+
+impl Rules {
+    /// Whether a body of so many bytes is above `client_max_body_size`.
+    pub fn exceeds_body_limit(&self, bytes: u64) -> bool {
+        self.settings.client_max_body_size > 0 && bytes > self.settings.client_max_body_size
+    }
+}
+
+/// Request headers as the router asks for them.
+struct HeadFields<'a> {
+    fields: &'a Fields,
+    src: &'a [u8],
+}
+
+impl HeaderSource for HeadFields<'_> {
+    fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8]) -> bool) {
+        for field in self.fields.iter(self.src) {
+            if header_name_matches(name, field.name) && f(field.value) {
+                return;
+            }
+        }
+    }
+}
+
+/// What the route's path regex caught, found only if a plugin asks.
+struct RouteCaptures<'a> {
+    route: Option<&'a Route>,
+    hit: Option<Hit>,
+    path: &'a [u8],
+}
+
+impl PathCaptures for RouteCaptures<'_> {
+    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>)) {
+        let (Some(route), Some(hit)) = (self.route, self.hit) else { return };
+        let Some(captures) = route.spec.matchers.captures(&hit, self.path) else { return };
+        for (_, name, text) in captures.iter().filter(|(number, ..)| *number > 0) {
+            tell(PathCapture { name, text });
+        }
+    }
+}
+
+/// Where a piece of the buffer lies in it.
+fn span_in(src: &[u8], piece: &[u8]) -> Span {
+    match (piece.as_ptr() as usize).checked_sub(src.as_ptr() as usize) {
+        Some(start) if start + piece.len() <= src.len() => Span::new(start, piece.len()),
+        // A constant such as the `/` of an absolute target without a path.
+        _ => Span::EMPTY,
+    }
+}
+
+/// Decimal digits of a number.
+pub fn decimal(value: u64, text: &mut [u8; 20]) -> &[u8] {
+    let (mut rest, mut at) = (value, text.len());
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return &text[at..];
+        }
+    }
+}
+
+/// The client's address as a trusted peer tells it (spec/proxying.md section 4.1).
+fn real_ip(fields: &Fields, src: &[u8], peer: IpAddr, rules: &Rules) -> IpAddr {
+    let Some(text) = fields.values_by_name(src, rules.settings.real_ip_header.as_bytes()).last() else { return peer };
+    let mut found = peer;
+    for word in text.rsplit(|byte| *byte == b',') {
+        let Some(ip) = std::str::from_utf8(word.trim_ascii()).ok().and_then(|word| word.parse().ok()) else { break };
+        found = ip;
+        if !rules.settings.real_ip_recursive || !rules.settings.trusted_ips.contains(Some(ip)) {
+            break;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        let mut text = [0; 20];
+        assert_eq!(decimal(0, &mut text), b"0");
+        assert_eq!(decimal(u64::MAX, &mut text), b"18446744073709551615");
+    }
+
+    #[test]
+    fn a_span_is_found_in_its_buffer_and_nowhere_else() {
+        let src = b"GET /x HTTP/1.1".as_slice();
+        assert_eq!(span_in(src, &src[4..6]), Span::new(4, 2));
+        assert_eq!(span_in(src, b"elsewhere"), Span::EMPTY);
+    }
+}

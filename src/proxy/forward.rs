@@ -1,0 +1,116 @@
+//! HOT: one pick, one pooled connection, one write in the usual case.
+//! From a matched route to an upstream's answer: peers, tries, retries (spec/proxying.md section 8).
+//! Never: tries a peer twice while another is left; repeats what may not be repeated.
+
+use std::rc::Rc;
+
+use crate::balancer::Peer;
+use crate::proxy::dial::dial;
+use crate::proxy::exchange::Job;
+use crate::proxy::fault::Broken;
+use crate::proxy::fault::Fault;
+use crate::state::core::Service;
+use crate::state::peers::Lack;
+use crate::state::peers::PeerSet;
+
+/// Why one try did not end with an answer sent.
+pub enum Failure {
+    /// The try failed; another may be made.
+    Broken(Broken),
+    /// The exchange is over.
+    Fault(Fault),
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Job<'_> {
+    /// Asks the service's peers until one has answered and its answer was sent.
+    pub async fn forward(&mut self, service: &Rc<Service>) -> Result<(), Fault> {
+        let buffers_request = self.x.route.as_ref().is_none_or(|route| route.spec.request_buffering);
+        match buffers_request {
+            true => self.gather_body().await?,
+            false => self.take_body_at_hand()?,
+        }
+        let peers = self.peers(service).await;
+        let may_repeat = self.x.head.method.may_repeat();
+        let mut tries_left = service.spec.retries;
+        loop {
+            let peer = match peers.pick(&self.x.tried) {
+                Ok(peer) => peer,
+                Err(lack) => return Err(self.lacking(lack, &service.spec.host)),
+            };
+            let now_us = self.core.clock.refresh();
+            self.x.handed_over_us = Some(now_us);
+            let mut result = self.attempt(service, &peers, peer, false).await;
+            if let Err(Failure::Broken(broken)) = &result
+                && broken.stale
+                && broken.may_retry(may_repeat)
+            {
+                // The parked connection had died, which says nothing about the peer: a fresh one, and no try is used up.
+                result = self.attempt(service, &peers, peer, true).await;
+            }
+            let broken = match result {
+                Ok(()) => return Ok(()),
+                Err(Failure::Fault(fault)) => return Err(fault),
+                Err(Failure::Broken(broken)) => broken,
+            };
+            self.x.tried.add(peer.addr);
+            if tries_left == 0 || !broken.may_retry(may_repeat) {
+                return Err(Fault::Upstream { status: broken.status() });
+            }
+            tries_left -= 1;
+            self.core.counters.retries.add();
+        }
+    }
+
+    /// The service's peers; waits for the first resolution of its name if that is under way.
+    async fn peers(&mut self, service: &Service) -> Rc<PeerSet> {
+        let core = self.core;
+        let peers = core.state.borrow().peers(service);
+        if !peers.is_pending() {
+            return peers;
+        }
+        core.wait_for_names(|| !core.state.borrow().peers(service).is_pending()).await;
+        let peers = core.state.borrow().peers(service);
+        peers
+    }
+
+    /// spec/balancer.md section 2. On a retry nothing specific is said.
+    fn lacking(&mut self, lack: &Lack, host: &str) -> Fault {
+        if !self.x.tried.is_empty() {
+            return Fault::Upstream { status: if *lack == Lack::NoPeer { 503 } else { 500 } };
+        }
+        let reply = &mut self.x.reply;
+        let resolve = |why: &str| format!("failed the initial dns/balancer resolve for '{host}' with: {why}");
+        match lack {
+            Lack::NoPeer => reply.gateway(503, "failure to get a peer from the ring-balancer"),
+            Lack::NotFound => reply.gateway(503, "name resolution failed"),
+            Lack::Pending => reply.gateway(500, &resolve("timeout")),
+            Lack::Failed(why) => reply.gateway(500, &resolve(why)),
+        }
+        Fault::Reply
+    }
+
+    /// One try on one peer; `fresh` passes the pool by.
+    async fn attempt(&mut self, service: &Service, peers: &PeerSet, peer: &Peer, fresh: bool) -> Result<(), Failure> {
+        let pooled = if fresh { None } else { self.core.pool.take(peer.addr) };
+        let mut upstream = match pooled {
+            Some(upstream) => upstream,
+            None => dial(self.core, peer.addr, service.spec.connect_timeout_ms).await?,
+        };
+        upstream.requests += 1;
+        self.write_request_head(&service.spec, peer, peers.host_header.as_deref());
+        let ended_early = self.upload(&mut upstream, &service.spec).await?;
+        self.respond(upstream, peer.addr, &service.spec, ended_early).await
+    }
+}

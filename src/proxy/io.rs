@@ -1,0 +1,218 @@
+//! HOT: no allocation per read or write.
+//! A connection's two directions over monoio, behind types of our own.
+//! Owns: the pending read of a socket. Never: drops a read that the kernel still works on while the connection lives.
+//! Always: at most one read and one write are under way per connection.
+//!
+//! A [`Reader`] keeps its read under way by itself: waiting for it may be given up and taken up again without losing bytes
+//! (a peer that closes a parked connection, or answers before it was asked, is seen at the next look, without a system
+//! call). TLS becomes another half behind [`Reader::new`] and another variant of [`Writer`]; nothing else changes.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+
+use monoio::io::AsyncReadRent;
+use monoio::io::AsyncWriteRent;
+use monoio::io::OwnedWriteHalf;
+use monoio::io::Splitable;
+use monoio::net::TcpStream;
+
+use super::buffers::Buf;
+
+/// What a finished read gives: bytes read (0: the peer closed its side) and the buffer it was lent.
+pub type ReadDone = (io::Result<usize>, Buf);
+
+#[derive(Default)]
+struct Slot {
+    wanted: Cell<Option<Buf>>,
+    done: Cell<Option<ReadDone>>,
+    busy: Cell<bool>,
+}
+
+/// The reading direction. The pump is one future for the life of the connection, polled by whoever holds the reader, so a
+/// read costs no allocation and belongs to the connection rather than to the waiting code.
+pub struct Reader {
+    pump: Pin<Box<dyn Future<Output = ()>>>,
+    slot: Rc<Slot>,
+}
+
+impl Reader {
+    /// Reads from `half`.
+    pub fn new<R: AsyncReadRent + 'static>(mut half: R) -> Self {
+        let slot = Rc::new(Slot::default());
+        let shared = slot.clone();
+        let pump = Box::pin(async move {
+            loop {
+                let buf = std::future::poll_fn(|_| shared.wanted.take().map_or(Poll::Pending, Poll::Ready)).await;
+                let done = half.read(buf).await;
+                shared.busy.set(false);
+                shared.done.set(Some(done));
+            }
+        });
+        Self { pump, slot }
+    }
+
+    /// Lends a buffer and starts a read that appends to it. One read at a time.
+    pub fn start(&mut self, buf: Buf) {
+        debug_assert!(!self.slot.busy.get(), "one read at a time");
+        debug_assert!(buf.room() > 0, "a read without room looks like the end of the stream");
+        self.slot.busy.set(true);
+        self.slot.wanted.set(Some(buf));
+        self.turn(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Whether a read is under way or its result was not taken yet.
+    pub fn is_started(&self) -> bool {
+        if self.slot.busy.get() {
+            return true;
+        }
+        let done = self.slot.done.take();
+        let ready = done.is_some();
+        self.slot.done.set(done);
+        ready
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) {
+        let pending = self.pump.as_mut().poll(cx).is_pending();
+        debug_assert!(pending, "the pump never ends");
+    }
+
+    /// The result of the read under way, when it is there. Giving up and asking again loses nothing.
+    pub fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<ReadDone> {
+        if let Some(done) = self.slot.done.take() {
+            return Poll::Ready(done);
+        }
+        self.turn(cx);
+        self.slot.done.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Ready when the read under way has ended; its result stays for [`Reader::poll_done`].
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_done(cx).map(|done| self.slot.done.set(Some(done)))
+    }
+
+    /// The result of a read that has ended, to be looked at in place.
+    pub fn peek<T>(&self, look: impl FnOnce(&ReadDone) -> T) -> Option<T> {
+        let done = self.slot.done.take()?;
+        let seen = look(&done);
+        self.slot.done.set(Some(done));
+        Some(seen)
+    }
+
+    /// Waits for the read under way.
+    pub async fn done(&mut self) -> ReadDone {
+        std::future::poll_fn(|cx| self.poll_done(cx)).await
+    }
+
+    /// Starts a read and waits for it.
+    pub async fn read(&mut self, buf: Buf) -> ReadDone {
+        self.start(buf);
+        self.done().await
+    }
+
+    /// Whether the read under way has not ended: a parked connection is usable only while this holds.
+    pub fn is_quiet(&mut self) -> bool {
+        self.poll_ended(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+}
+
+/// The writing direction.
+pub enum Writer {
+    /// Plain TCP.
+    Tcp(OwnedWriteHalf<TcpStream>),
+}
+
+impl Writer {
+    /// Writes all live bytes of `buf` and gives the buffer back, empty when all went out.
+    pub async fn write_all(&mut self, mut buf: Buf) -> (io::Result<()>, Buf) {
+        while !buf.is_empty() {
+            let (result, back) = match self {
+                Self::Tcp(half) => half.write(buf).await,
+            };
+            buf = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(count) => buf.consume(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+}
+
+/// An open connection of either side. Dropping it ends it: the socket is shut down first, so that a read under way
+/// completes in the kernel and gives its buffer and descriptor back.
+pub struct Conn {
+    pub reader: Reader,
+    pub writer: Writer,
+    fd: RawFd,
+}
+
+impl Conn {
+    /// Takes over a connected socket.
+    pub fn new(stream: TcpStream) -> Self {
+        let fd = stream.as_raw_fd();
+        let (read_half, write_half) = stream.into_split();
+        Self { reader: Reader::new(read_half), writer: Writer::Tcp(write_half), fd }
+    }
+
+    /// The descriptor, for deadlines.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Says that nothing more will be written; the peer may still write.
+    pub fn shutdown_write(&self) {
+        shutdown(self.fd, libc::SHUT_WR);
+    }
+
+    /// Chooses the congestion control of the socket; one that the system does not offer changes nothing.
+    pub fn set_congestion(&self, name: &str) {
+        // Safety: plain setsockopt with the length of the text.
+        unsafe {
+            let len = name.len() as libc::socklen_t;
+            libc::setsockopt(self.fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name.as_ptr().cast(), len);
+        }
+    }
+
+    /// Ends the connection so that the peer sees a reset, not a regular end: for a truncated answer whose end the client
+    /// would otherwise take for the regular one (HTTP/1.0 without a length).
+    pub fn reset_on_drop(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // Safety: plain setsockopt with a properly sized value.
+        unsafe {
+            libc::setsockopt(
+                self.fd,
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            );
+        }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // Without a read under way, closing the descriptor says the same and spares the call.
+        if self.reader.slot.busy.get() {
+            shutdown(self.fd, libc::SHUT_RD);
+        }
+    }
+}
+
+/// Ends one or both directions of a socket; operations under way on it complete.
+pub fn shutdown(fd: RawFd, how: libc::c_int) {
+    // Safety: a plain system call on a descriptor; a wrong one gives an error that nobody needs.
+    unsafe {
+        libc::shutdown(fd, how);
+    }
+}

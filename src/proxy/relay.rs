@@ -1,0 +1,216 @@
+//! HOT: while one piece is written to the client, the next one is being read.
+//! Response bodies, with back-pressure: at most one piece is read ahead of what the client has taken.
+//! Never: ends a truncated body as if it were whole.
+
+use crate::http::chunked::ChunkDecoder;
+use crate::http::framing::ResponseFraming;
+use crate::limits;
+use crate::proxy::body::PIECE_HEADROOM_BYTES;
+use crate::proxy::buffers::Buf;
+use crate::proxy::exchange::Job;
+use crate::proxy::fault::Fault;
+use crate::proxy::pool::UpstreamConn;
+use crate::proxy::upload::frame_chunk;
+use crate::state::spec::ServiceSpec;
+
+/// How the body is framed for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As long as the head said.
+    Sized,
+    Chunked,
+    /// Until the connection closes, for HTTP/1.0 clients.
+    UntilClose,
+}
+
+/// How far a response body has come.
+pub struct ResponseBody {
+    framing: ResponseFraming,
+    /// Bytes to come of a sized body.
+    left: u64,
+    decoder: ChunkDecoder,
+    /// All of it was received.
+    pub complete: bool,
+    /// Bytes came behind its end: the upstream's connection cannot be trusted again.
+    pub surplus: bool,
+}
+
+impl ResponseBody {
+    /// A body of which nothing was received.
+    pub fn new(framing: ResponseFraming) -> Self {
+        let left = if let ResponseFraming::Length(n) = framing { n } else { 0 };
+        let complete = matches!(framing, ResponseFraming::Empty | ResponseFraming::Length(0));
+        Self { framing, left, decoder: ChunkDecoder::new(), complete, surplus: false }
+    }
+
+    /// Takes a received piece: leaves the body bytes in `buf`. `None`: the chunked coding is broken.
+    pub fn take(&mut self, buf: &mut Buf) -> Option<()> {
+        let len = buf.len();
+        let (data_len, consumed) = match self.framing {
+            ResponseFraming::Empty => (0, 0),
+            ResponseFraming::Length(_) => {
+                let count = (len as u64).min(self.left) as usize;
+                self.left -= count as u64;
+                self.complete = self.left == 0;
+                (count, count)
+            }
+            ResponseFraming::Chunked => {
+                let found = self.decoder.decode_in_place(buf.bytes_mut()).ok()?;
+                self.complete = found.finished;
+                (found.data_len, found.consumed)
+            }
+            ResponseFraming::UntilClose => (len, len),
+        };
+        self.surplus |= consumed < len;
+        buf.truncate(data_len);
+        Some(())
+    }
+
+    /// Whether the upstream's end of stream is the end of this body.
+    fn ends_with_connection(&self) -> bool {
+        self.framing == ResponseFraming::UntilClose
+    }
+}
+
+impl Job<'_> {
+    /// The body bytes that came with the head. `None`: they are no body.
+    pub fn take_response_body(&mut self, buf: &mut Buf, framing: ResponseFraming) -> Option<ResponseBody> {
+        let mut body = ResponseBody::new(framing);
+        body.take(buf)?;
+        Some(body)
+    }
+
+    /// Sends the head in `x.out` and a body that is all in `buf`.
+    pub async fn send_whole(&mut self, buf: Buf, encoding: Encoding) -> Result<(), Fault> {
+        self.send_with_head(buf, encoding, true).await
+    }
+
+    /// Sends the head in `x.out` with a first piece behind it: in one write, in the piece's buffer if there is room.
+    async fn send_with_head(&mut self, mut buf: Buf, encoding: Encoding, last: bool) -> Result<(), Fault> {
+        self.x.body_bytes_sent += buf.len() as u64;
+        if encoding == Encoding::Chunked {
+            frame_chunk(&mut buf, last);
+        }
+        if !buf.prepend(self.x.out.bytes()) {
+            self.x.out.extend(buf.bytes());
+            self.core.buffers.give(buf);
+            return self.write_out().await;
+        }
+        self.write_piece(buf).await
+    }
+
+    /// Writes what stands in `x.out` to the client.
+    pub async fn write_out(&mut self) -> Result<(), Fault> {
+        self.client.deadline.arm(self.core.clock.now_ms() + limits::CLIENT_WRITE_MS);
+        let out = std::mem::take(&mut self.x.out);
+        let (result, out) = self.client.conn.writer.write_all(out).await;
+        self.x.out = out;
+        self.client.deadline.clear();
+        result.map_err(|_| Fault::ClientGone)
+    }
+
+    async fn write_piece(&mut self, buf: Buf) -> Result<(), Fault> {
+        self.client.deadline.arm(self.core.clock.now_ms() + limits::CLIENT_WRITE_MS);
+        let (result, buf) = self.client.conn.writer.write_all(buf).await;
+        self.core.buffers.give(buf);
+        self.client.deadline.clear();
+        result.map_err(|_| Fault::ClientGone)
+    }
+
+    /// Sends head and first piece, then the rest of the body as it comes. Answers whether bytes came behind its end.
+    ///
+    /// # Errors
+    /// [`Fault::Truncated`] when the upstream did not send all of it; the client's connection must then end visibly.
+    pub async fn relay_rest(
+        &mut self,
+        upstream: &mut UpstreamConn,
+        first: Buf,
+        mut body: ResponseBody,
+        encoding: Encoding,
+        service: &ServiceSpec,
+    ) -> Result<bool, Fault> {
+        self.start_next(upstream, &body);
+        self.send_with_head(first, encoding, false).await?;
+        loop {
+            // Counted from here: while a slow client was served, the upstream was not waited for.
+            upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
+            let (result, mut buf) = upstream.conn.reader.done().await;
+            upstream.deadline.clear();
+            match result {
+                Ok(count) if count > 0 => body.take(&mut buf).ok_or(Fault::Truncated)?,
+                Ok(_) if body.ends_with_connection() && !upstream.deadline.is_over() => body.complete = true,
+                _ => return Err(Fault::Truncated),
+            }
+            if !body.complete {
+                self.start_next(upstream, &body);
+            }
+            self.x.body_bytes_sent += buf.len() as u64;
+            if encoding == Encoding::Chunked {
+                frame_chunk(&mut buf, body.complete);
+            }
+            match buf.is_empty() {
+                true => self.core.buffers.give(buf),
+                false => self.write_piece(buf).await?,
+            }
+            if body.complete {
+                return Ok(body.surplus);
+            }
+        }
+    }
+
+    /// Starts the next read, with a large buffer where much is to come.
+    fn start_next(&self, upstream: &mut UpstreamConn, body: &ResponseBody) {
+        let much = match body.framing {
+            ResponseFraming::Length(_) => body.left > limits::UPSTREAM_READ_BYTES as u64,
+            _ => self.x.body_bytes_sent > limits::STREAM_BUFFER_BYTES as u64,
+        };
+        let stock = if much { &self.core.buffers.stream } else { &self.core.buffers.upstream };
+        let mut buf = stock.take();
+        buf.clear_with_headroom(PIECE_HEADROOM_BYTES);
+        upstream.conn.reader.start(buf);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(bytes: &[u8]) -> Buf {
+        let mut buf = Buf::with_capacity(128);
+        buf.extend(bytes);
+        buf
+    }
+
+    #[track_caller]
+    fn check(framing: ResponseFraming, pieces: &[&[u8]], want: &[u8], complete: bool, surplus: bool) {
+        let mut body = ResponseBody::new(framing);
+        let mut got = Vec::new();
+        for bytes in pieces {
+            let mut buf = piece(bytes);
+            body.take(&mut buf).expect("well-formed");
+            got.extend_from_slice(buf.bytes());
+        }
+        assert_eq!((got.as_slice(), body.complete, body.surplus), (want, complete, surplus));
+    }
+
+    #[test]
+    fn a_sized_body_ends_at_its_length() {
+        check(ResponseFraming::Length(5), &[b"he", b"llo"], b"hello", true, false);
+        check(ResponseFraming::Length(5), &[b"hel"], b"hel", false, false);
+        check(ResponseFraming::Length(5), &[b"helloHTTP/1.1 200"], b"hello", true, true);
+    }
+
+    #[test]
+    fn a_chunked_body_is_decoded_across_pieces() {
+        check(ResponseFraming::Chunked, &[b"3\r\nab", b"c\r\n0\r", b"\n\r\n"], b"abc", true, false);
+        check(ResponseFraming::Chunked, &[b"0\r\n\r\nX"], b"", true, true);
+        let mut body = ResponseBody::new(ResponseFraming::Chunked);
+        assert!(body.take(&mut piece(b"zz\r\n")).is_none());
+    }
+
+    #[test]
+    fn a_body_where_none_may_be_is_surplus() {
+        check(ResponseFraming::Empty, &[b"body"], b"", true, true);
+        check(ResponseFraming::Empty, &[b""], b"", true, false);
+    }
+}

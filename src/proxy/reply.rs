@@ -1,0 +1,245 @@
+//! HOT for plugins' answers; no allocation after warm-up.
+//! Answers that the gateway makes itself, and what every answer carries.
+//! Owns: the head and body of error pages and plugin replies (spec/proxying.md sections 5 and 7).
+//! Never: touches what an upstream answered.
+
+use crate::http::encode::CRLF;
+use crate::http::encode::push_field;
+use crate::http::encode::push_field_u64;
+use crate::http::encode::push_fields;
+use crate::http::encode::push_status_line;
+use crate::http::head::Method;
+use crate::http::known::Known;
+use crate::http::reply::EXIT_CONTENT_TYPE;
+use crate::http::reply::ErrorFormat;
+use crate::http::reply::Message;
+use crate::http::reply::STUB_CONTENT_TYPE;
+use crate::http::reply::exit_body_len;
+use crate::http::reply::has_error_page;
+use crate::http::reply::push_exit_body;
+use crate::http::reply::render;
+use crate::http::reply::render_stub;
+use crate::http::reply::rendered_len;
+use crate::http::reply::stub_len;
+use crate::limits;
+use crate::plugins::view::ReplyKind;
+use crate::plugins::view::ResponseView;
+use crate::proxy::connection::Client;
+use crate::proxy::core::Core;
+use crate::proxy::core::PRODUCT;
+use crate::proxy::core::Rules;
+use crate::proxy::core::VIA_HTTP11;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::Job;
+use crate::proxy::exchange::Next;
+use crate::proxy::fault::Fault;
+
+/// The body of an answer that the gateway makes.
+#[derive(Clone, Copy)]
+enum Page {
+    /// An error page of the HTTP layer, with the text of this status.
+    Error { text_of: u16 },
+    /// What stands in the exchange's reply.
+    Reply(ReplyKind),
+}
+
+impl Job<'_> {
+    /// Answers a fault, if there is anybody to answer.
+    ///
+    /// # Errors
+    /// The fault itself, when nothing can be said any more.
+    pub async fn answer(&mut self, fault: Fault) -> Result<(), Fault> {
+        match fault {
+            Fault::ClientGone | Fault::Truncated => Err(fault),
+            Fault::Reply => {
+                self.x.keep &= self.body_allows_keeping();
+                let kind = self.x.reply.kind;
+                self.send(self.x.reply.status, Page::Reply(kind)).await
+            }
+            Fault::Refused { status, text_of } => {
+                self.x.keep = false;
+                self.send(status, Page::Error { text_of }).await
+            }
+            Fault::Upstream { status } => {
+                self.x.keep &= self.body_allows_keeping();
+                self.send(status, Page::Error { text_of: status }).await
+            }
+        }
+    }
+
+    async fn send(&mut self, status: u16, page: Page) -> Result<(), Fault> {
+        self.core.clock.refresh();
+        self.x.status = status;
+        self.prepare_fields(status, page);
+        self.run_response_head(self.x.handed_over_us.is_some());
+        self.encode(status, page);
+        let out = std::mem::take(&mut self.x.out);
+        self.x.answered = true;
+        self.client.deadline.arm(self.core.clock.now_ms() + limits::CLIENT_WRITE_MS);
+        let (result, out) = self.client.conn.writer.write_all(out).await;
+        self.x.out = out;
+        self.client.deadline.clear();
+        result.map_err(|_| Fault::ClientGone)
+    }
+
+    /// Content-Type and the headers of an answer, where plugins can still change them.
+    fn prepare_fields(&mut self, status: u16, page: Page) {
+        let src = self.client.buf.bytes();
+        let x = &mut *self.x;
+        let content_type: &[u8] = match page {
+            Page::Error { .. } if has_error_page(status) => {
+                ErrorFormat::for_error_page(&x.head.fields, src, self.rules.error_format).content_type().as_bytes()
+            }
+            Page::Error { .. } => STUB_CONTENT_TYPE.as_bytes(),
+            Page::Reply(ReplyKind::Gateway) => {
+                ErrorFormat::for_gateway_error(&x.head.fields, src).content_type().as_bytes()
+            }
+            Page::Reply(ReplyKind::Exit) => EXIT_CONTENT_TYPE.as_bytes(),
+            Page::Reply(ReplyKind::Raw) => &x.reply.content_type,
+            Page::Reply(ReplyKind::Empty) => b"",
+        };
+        if !content_type.is_empty() {
+            x.reply.fields.set(Known::ContentType, content_type);
+        }
+    }
+
+    /// Runs the response_head phase over the fields of the reply.
+    fn run_response_head(&mut self, proxied: bool) {
+        let source = self.client.buf.bytes();
+        let x = &mut *self.x;
+        for placed in &x.collected {
+            placed.instance.plugin.response_head(&mut ResponseView {
+                status: x.status,
+                fields: &mut x.reply.fields,
+                source: &[],
+                request_fields: &x.head.fields,
+                request_source: source,
+                proxied,
+                core: &self.core.facts,
+                conn: self.client.facts,
+                now_unix_ms: self.core.clock.unix_us() / 1000,
+            });
+        }
+    }
+
+    fn encode(&mut self, status: u16, page: Page) {
+        let src = self.client.buf.bytes();
+        let rules = self.rules;
+        let now_us = self.core.clock.now_us();
+        let Exchange { head, reply, out, request_id, keep, started_us, handed_over_us, body_bytes_sent, .. } =
+            &mut *self.x;
+        let text = std::str::from_utf8(&reply.text).unwrap_or_default();
+        let format = match page {
+            Page::Error { .. } => ErrorFormat::for_error_page(&head.fields, src, rules.error_format),
+            Page::Reply(_) => ErrorFormat::for_gateway_error(&head.fields, src),
+        };
+        let message = match page {
+            Page::Error { text_of } => Message::Status(text_of),
+            Page::Reply(_) => Message::Text(text),
+        };
+        let is_stub = matches!(page, Page::Error { .. }) && !has_error_page(status);
+        let len = match page {
+            Page::Error { .. } if is_stub => stub_len(status),
+            Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => rendered_len(format, message, request_id),
+            Page::Reply(ReplyKind::Exit) => exit_body_len(text),
+            Page::Reply(ReplyKind::Raw) => reply.text.len(),
+            Page::Reply(ReplyKind::Empty) => 0,
+        };
+        out.clear();
+        let out = out.vec_mut();
+        push_status_line(out, status, b"");
+        push_field(out, b"Date", &self.core.clock.date());
+        push_fields(out, &reply.fields, &[], |_| true);
+        Connection { keep: *keep, upgrade: reply.fields.has(Known::Upgrade) }.push(out);
+        let has_body = status >= 200 && status != 204 && status != 304;
+        if has_body {
+            push_field_u64(out, b"Content-Length", len as u64);
+        }
+        let headers = rules.settings.headers;
+        match *handed_over_us {
+            Some(handed_over_us) => {
+                let upstream_us = now_us.saturating_sub(handed_over_us);
+                push_latencies(out, rules, handed_over_us.saturating_sub(*started_us), upstream_us);
+                if headers.via {
+                    push_field(out, b"Via", VIA_HTTP11.as_bytes());
+                }
+            }
+            None if headers.response_latency => {
+                push_field_u64(out, b"X-Kong-Response-Latency", now_us.saturating_sub(*started_us) / 1000);
+            }
+            None => {}
+        }
+        if headers.server {
+            push_field(out, b"Server", PRODUCT.as_bytes());
+        }
+        if headers.request_id {
+            push_field(out, b"X-Kong-Request-Id", request_id);
+        }
+        out.extend_from_slice(CRLF);
+        if has_body && head.method != Method::Head {
+            *body_bytes_sent = len as u64;
+            match page {
+                Page::Error { .. } if is_stub => render_stub(status, out),
+                Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => render(format, message, request_id, out),
+                Page::Reply(ReplyKind::Exit) => push_exit_body(text, out),
+                Page::Reply(ReplyKind::Raw) => out.extend_from_slice(&reply.text),
+                Page::Reply(ReplyKind::Empty) => {}
+            }
+        }
+    }
+}
+
+/// What a response says of its connection.
+pub struct Connection {
+    pub keep: bool,
+    /// An `Upgrade` field stands in the response and is named here, as RFC 9110 section 7.8 wants.
+    pub upgrade: bool,
+}
+
+impl Connection {
+    /// Appends the field.
+    pub fn push(&self, out: &mut Vec<u8>) {
+        let value: &[u8] = match (self.upgrade, self.keep) {
+            (true, _) => b"Upgrade",
+            (false, true) => b"keep-alive",
+            (false, false) => b"close",
+        };
+        push_field(out, b"Connection", value);
+    }
+}
+
+/// Appends the latencies of a proxied response, as far as `headers` wants them.
+pub fn push_latencies(out: &mut Vec<u8>, rules: &Rules, proxy_us: u64, upstream_us: u64) {
+    let headers = rules.settings.headers;
+    if headers.upstream_latency {
+        push_field_u64(out, b"X-Kong-Upstream-Latency", upstream_us / 1000);
+    }
+    if headers.proxy_latency {
+        push_field_u64(out, b"X-Kong-Proxy-Latency", proxy_us / 1000);
+    }
+}
+
+/// Answers a head that cannot be read as a request; the connection ends.
+pub async fn refuse_head(core: &Core, client: &mut Client, x: &mut Exchange, status: u16, text_of: u16) -> Next {
+    let rules = core.rules();
+    let mut job = Job { core, rules: &rules, client, x };
+    // What was read before the fault is not believed, whatever it asked for.
+    job.x.head.clear();
+    job.begin();
+    let sent = job.answer(Fault::Refused { status, text_of }).await;
+    job.record();
+    if sent.is_ok() { Next::Linger } else { Next::Close }
+}
+
+/// Answers 500 for a request whose handling panicked, unless an answer had begun; the connection ends.
+pub async fn after_panic(core: &Core, client: &mut Client, x: &mut Exchange) -> Next {
+    let rules = core.rules();
+    let mut job = Job { core, rules: &rules, client, x };
+    job.x.collected.clear();
+    if !job.x.answered {
+        job.x.reply.clear();
+        let _ = job.answer(Fault::refused(500)).await;
+    }
+    job.record();
+    Next::Close
+}

@@ -1,0 +1,254 @@
+//! HOT: the rewritten head goes in front of the body in the buffer it was read into; both leave in one write.
+//! An upstream's answer on its way to the client.
+//! Owns: interim answers, the response head both ways (spec/proxying.md section 5). Never: passes on an unparsed byte.
+//! Always: what is wrong before anything was sent is a failed try; what is wrong later is a visible truncation.
+
+use std::net::SocketAddr;
+
+use crate::http::encode::CRLF;
+use crate::http::encode::push_field;
+use crate::http::encode::push_field_u64;
+use crate::http::encode::push_fields;
+use crate::http::encode::push_status_line;
+use crate::http::fields::Field;
+use crate::http::framing::ResponseFraming;
+use crate::http::framing::keep_alive;
+use crate::http::framing::response_framing;
+use crate::http::head::Method;
+use crate::http::head::Version;
+use crate::http::hop;
+use crate::http::known::Known;
+use crate::http::media::needs_charset;
+use crate::http::parse::Progress;
+use crate::http::parse::parse_response;
+use crate::limits;
+use crate::plugins::view::ResponseView;
+use crate::proxy::buffers::Buf;
+use crate::proxy::core::PRODUCT;
+use crate::proxy::core::VIA_HTTP11;
+use crate::proxy::dial::listen;
+use crate::proxy::exchange::Job;
+use crate::proxy::fault::Broken;
+use crate::proxy::forward::Failure;
+use crate::proxy::pool::UpstreamConn;
+use crate::proxy::relay::Encoding;
+use crate::proxy::reply::Connection;
+use crate::proxy::reply::push_latencies;
+use crate::state::spec::ServiceSpec;
+
+impl Job<'_> {
+    /// Reads the upstream's answer and passes it on; the connection goes back to the pool if it can be used again.
+    ///
+    /// # Errors
+    /// A failed try as long as nothing was sent to the client.
+    pub async fn respond(
+        &mut self,
+        mut upstream: UpstreamConn,
+        addr: SocketAddr,
+        service: &ServiceSpec,
+        ended_early: bool,
+    ) -> Result<(), Failure> {
+        let mut buf = self.read_response_head(&mut upstream, service).await?;
+        let to_head = self.x.head.method == Method::Head;
+        let framing = match response_framing(&self.x.response, buf.bytes(), to_head) {
+            Ok(framing) => framing,
+            Err(_) => return Err(self.broken_response(&upstream, buf)),
+        };
+        let response = &self.x.response;
+        let reusable = !ended_early
+            && keep_alive(response.version, &response.fields, buf.bytes())
+            && framing != ResponseFraming::UntilClose
+            && self.may_carry_more(&upstream);
+        let encoding = self.encode_response_head(buf.bytes(), framing);
+        buf.consume(self.x.response.len);
+        let Some(body) = self.take_response_body(&mut buf, framing) else {
+            return Err(self.broken_response(&upstream, buf));
+        };
+        self.x.answered = true;
+        upstream.deadline.clear();
+        if body.complete {
+            if reusable && !body.surplus {
+                listen(self.core, &mut upstream);
+                let size_max = self.rules.settings.upstream_keepalive_pool_size as usize;
+                self.core.pool.park(addr, upstream, self.core.clock.now_ms(), size_max);
+            }
+            self.send_whole(buf, encoding).await?;
+            return Ok(());
+        }
+        let surplus = self.relay_rest(&mut upstream, buf, body, encoding, service).await?;
+        if reusable && !surplus {
+            listen(self.core, &mut upstream);
+            let size_max = self.rules.settings.upstream_keepalive_pool_size as usize;
+            self.core.pool.park(addr, upstream, self.core.clock.now_ms(), size_max);
+        }
+        Ok(())
+    }
+
+    fn may_carry_more(&self, upstream: &UpstreamConn) -> bool {
+        let max = self.rules.settings.upstream_keepalive_max_requests;
+        max == 0 || upstream.requests < max
+    }
+
+    /// Reads up to the end of the final response head; it stands parsed in `x.response`, at the front of the buffer.
+    async fn read_response_head(&mut self, upstream: &mut UpstreamConn, service: &ServiceSpec) -> Result<Buf, Failure> {
+        upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
+        let mut interim = 0;
+        let mut received = false;
+        let (mut result, mut buf) = upstream.conn.reader.done().await;
+        loop {
+            if !matches!(result, Ok(count) if count > 0) {
+                let timed_out = upstream.deadline.is_over();
+                self.core.buffers.give(buf);
+                return Err(Failure::Broken(Broken {
+                    timed_out,
+                    sent: true,
+                    stale: !received && !timed_out && upstream.requests > 1,
+                    body_spent: self.x.body.is_spent(),
+                }));
+            }
+            if !received {
+                received = true;
+                self.x.first_byte_us = self.core.clock.refresh();
+                self.x.response.clear();
+            }
+            match parse_response(buf.bytes(), &self.rules.response_limits, &mut self.x.response) {
+                Ok(Progress::Complete) if self.x.response.status >= 200 => return Ok(buf),
+                Ok(Progress::Complete) => {
+                    interim += 1;
+                    // Nobody asked to switch protocols.
+                    if self.x.response.status == 101 || interim > limits::INTERIM_RESPONSES_MAX {
+                        return Err(self.broken_response(upstream, buf));
+                    }
+                    self.pass_on_interim(&buf).await?;
+                    buf.consume(self.x.response.len);
+                    self.x.response.clear();
+                    if !buf.is_empty() {
+                        continue;
+                    }
+                    buf.clear_with_headroom(limits::RESPONSE_HEADROOM_BYTES);
+                }
+                Ok(Progress::NeedMore) => {}
+                Err(_) => return Err(self.broken_response(upstream, buf)),
+            }
+            if buf.room() == 0 {
+                buf.reserve(limits::UPSTREAM_READ_BYTES);
+            }
+            upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
+            (result, buf) = upstream.conn.reader.read(buf).await;
+        }
+    }
+
+    /// An answer that cannot be understood: 502 and the end of that connection.
+    fn broken_response(&mut self, upstream: &UpstreamConn, buf: Buf) -> Failure {
+        self.core.buffers.give(buf);
+        let timed_out = upstream.deadline.is_over();
+        Failure::Broken(Broken { timed_out, sent: true, stale: false, body_spent: self.x.body.is_spent() })
+    }
+
+    /// 102 to 199 go to clients that can know them; 100 was answered by ourselves (requirements section 1.11).
+    async fn pass_on_interim(&mut self, buf: &Buf) -> Result<(), Failure> {
+        if self.x.response.status == 100 || self.x.head.version == Version::Http10 {
+            return Ok(());
+        }
+        let x = &mut *self.x;
+        hop::strip_response(&mut x.response.fields, buf.bytes(), None, false);
+        x.out.clear();
+        let out = x.out.vec_mut();
+        push_status_line(out, x.response.status, x.response.reason.of(buf.bytes()));
+        push_fields(out, &x.response.fields, buf.bytes(), |field: &Field<'_>| field.known != Known::ContentLength);
+        out.extend_from_slice(CRLF);
+        self.write_out().await.map_err(Failure::Fault)
+    }
+
+    /// Writes the head for the client into `x.out`; says how the body is to be framed.
+    fn encode_response_head(&mut self, src: &[u8], framing: ResponseFraming) -> Encoding {
+        let source = self.client.buf.bytes();
+        let rules = self.rules;
+        let x = &mut *self.x;
+        x.status = x.response.status;
+        let upstream_latency_us = x.first_byte_us.saturating_sub(x.handed_over_us.unwrap_or(x.first_byte_us));
+        let proxy_latency_us = x.handed_over_us.unwrap_or(x.started_us).saturating_sub(x.started_us);
+        let fields = &mut x.response.fields;
+        hop::strip_response(fields, src, None, x.accepts_trailers);
+        // Headers that plugins set in the access phase go out with whatever response follows.
+        for field in x.reply.fields.iter(&[]) {
+            fields.set_by_name(src, field.name, field.value);
+        }
+        if let Some(value) = fields.get(src, Known::ContentType)
+            && needs_charset(value)
+        {
+            let mut with_charset = [0u8; 96];
+            let tail = b"; charset=UTF-8";
+            if let Some(room) = with_charset.get_mut(..value.len() + tail.len()) {
+                room[..value.len()].copy_from_slice(value);
+                room[value.len()..].copy_from_slice(tail);
+                fields.set(Known::ContentType, room);
+            }
+        }
+        for placed in &x.collected {
+            placed.instance.plugin.response_head(&mut ResponseView {
+                status: x.status,
+                fields: &mut x.response.fields,
+                source: src,
+                request_fields: &x.head.fields,
+                request_source: source,
+                proxied: true,
+                core: &self.core.facts,
+                conn: self.client.facts,
+                now_unix_ms: self.core.clock.unix_us() / 1000,
+            });
+        }
+        let may_chunk = x.head.version == Version::Http11;
+        let encoding = match framing {
+            ResponseFraming::Chunked | ResponseFraming::UntilClose if may_chunk => Encoding::Chunked,
+            ResponseFraming::Chunked | ResponseFraming::UntilClose => {
+                x.keep = false;
+                Encoding::UntilClose
+            }
+            ResponseFraming::Empty | ResponseFraming::Length(_) => Encoding::Sized,
+        };
+        x.keep &= x.body.may_drain() && !self.core.draining.get();
+        x.out.clear();
+        let out = x.out.vec_mut();
+        push_status_line(out, x.response.status, x.response.reason.of(src));
+        let fields = &x.response.fields;
+        let names_length = matches!(framing, ResponseFraming::Empty);
+        push_fields(out, fields, src, |field| match field.known {
+            // Of an answer without a body the length is what it would have been: it is kept (RFC 9110 section 8.6).
+            Known::ContentLength => names_length && x.response.status != 204,
+            Known::XKongRequestId => !rules.settings.headers.request_id,
+            Known::Via => !rules.settings.headers.via,
+            _ => true,
+        });
+        match (framing, encoding) {
+            (ResponseFraming::Length(n), _) => push_field_u64(out, b"Content-Length", n),
+            (_, Encoding::Chunked) => push_field(out, b"Transfer-Encoding", b"chunked"),
+            _ => {}
+        }
+        if !fields.has(Known::Date) {
+            push_field(out, b"Date", &self.core.clock.date());
+        }
+        Connection { keep: x.keep, upgrade: false }.push(out);
+        push_latencies(out, rules, proxy_latency_us, upstream_latency_us);
+        let headers = rules.settings.headers;
+        if headers.upstream_status {
+            push_field_u64(out, b"X-Kong-Upstream-Status", u64::from(x.response.status));
+        }
+        if headers.server && !fields.has(Known::Server) {
+            push_field(out, b"Server", PRODUCT.as_bytes());
+        }
+        if headers.via {
+            crate::proxy::request_head::push_list_field(
+                out,
+                b"Via",
+                fields.get(src, Known::Via),
+                VIA_HTTP11.as_bytes(),
+            );
+        }
+        if headers.request_id {
+            push_field(out, b"X-Kong-Request-Id", &x.request_id);
+        }
+        out.extend_from_slice(CRLF);
+        encoding
+    }
+}

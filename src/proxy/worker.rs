@@ -1,0 +1,258 @@
+//! One core: a pinned thread, its runtime, its accept and mailbox loops, its end.
+//! Owns: the choice between io_uring and epoll. Never: serves before the configuration it was given is applied.
+//! Always: listeners are ended before the runtime is, and a core leaves only when its connections have.
+
+use std::io;
+use std::io::ErrorKind;
+use std::net::TcpListener as StdListener;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monoio::IoUringDriver;
+use monoio::LegacyDriver;
+use monoio::RuntimeBuilder;
+use monoio::io::AsyncReadRent;
+use monoio::net::TcpListener;
+use monoio::net::UnixStream;
+
+use crate::config::Driver;
+use crate::config::Settings;
+use crate::limits;
+use crate::metrics::counters::CoreCounters;
+use crate::plugins::view::ConnFacts;
+use crate::plugins::view::CoreFacts;
+use crate::proxy::connection;
+use crate::proxy::core::Core;
+use crate::proxy::io::Conn;
+use crate::proxy::io::shutdown;
+use crate::state::core::CoreState;
+use crate::state::delta::Delta;
+use crate::state::mailbox::Mailbox;
+use crate::state::mailbox::Outbox;
+use crate::state::mailbox::Post;
+
+/// What a core starts with.
+pub struct Seed {
+    pub index: usize,
+    /// CPU to run on; `None`: wherever the kernel likes.
+    pub cpu: Option<usize>,
+    pub listeners: Vec<StdListener>,
+    pub settings: Arc<Settings>,
+    pub driver: Chosen,
+    /// The whole configuration.
+    pub initial: Arc<Delta>,
+    pub mailbox: Mailbox,
+    pub outbox: Outbox,
+    pub counters: Arc<CoreCounters>,
+    pub node: NodeFacts,
+}
+
+/// What is the same for all cores of a node.
+#[derive(Clone)]
+pub struct NodeFacts {
+    pub node_id: String,
+    pub hostname: String,
+}
+
+/// How cores talk to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    IoUring,
+    Epoll,
+}
+
+/// Chooses the driver: `auto` takes io_uring where the kernel offers it. The second value says why not.
+///
+/// # Errors
+/// io_uring was demanded and is refused.
+pub fn choose(wanted: Driver) -> Result<(Chosen, Option<String>), String> {
+    if wanted == Driver::Epoll {
+        return Ok((Chosen::Epoll, None));
+    }
+    match probe() {
+        Ok(()) => Ok((Chosen::IoUring, None)),
+        Err(error) => {
+            let why = format!(
+                "io_uring is refused here ({error}); containers need a seccomp profile that allows io_uring_setup, \
+                 io_uring_enter and io_uring_register, hosts need the sysctl kernel.io_uring_disabled = 0"
+            );
+            if wanted == Driver::IoUring { Err(why) } else { Ok((Chosen::Epoll, Some(why))) }
+        }
+    }
+}
+
+/// Makes a small ring on a thread of its own and lets it go.
+fn probe() -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("ringway-probe".into()).spawn(|| {
+        let ring = io_uring::IoUring::new(8)?;
+        // recv and accept need what came with 5.7; before it sockets would block a kernel thread each.
+        if ring.params().is_feature_fast_poll() { Ok(()) } else { Err(ErrorKind::Unsupported.into()) }
+    })?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the probe failed")))
+}
+
+/// Starts a core's thread. It ends after [`Post::Drain`] once its connections are gone, or at [`Post::Stop`].
+///
+/// # Errors
+/// No thread could be made.
+pub fn spawn(seed: Seed) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("ringway-core-{}", seed.index)).spawn(move || {
+        if let Some(cpu) = seed.cpu {
+            core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+        }
+        match seed.driver {
+            Chosen::IoUring => run_on_io_uring(seed),
+            Chosen::Epoll => run_on_epoll(seed),
+        }
+    })
+}
+
+/// The flags of performance.md section 3.1, and fewer where the kernel knows fewer.
+fn run_on_io_uring(seed: Seed) {
+    let mut best = io_uring::IoUring::builder();
+    best.setup_cqsize(limits::URING_ENTRIES * 4).setup_single_issuer().setup_defer_taskrun();
+    let mut good = io_uring::IoUring::builder();
+    good.setup_cqsize(limits::URING_ENTRIES * 4).setup_coop_taskrun();
+    let mut plain = io_uring::IoUring::builder();
+    plain.setup_cqsize(limits::URING_ENTRIES * 4);
+    for builder in [best, good, plain] {
+        let runtime = RuntimeBuilder::<IoUringDriver>::new()
+            .uring_builder(builder)
+            .with_entries(limits::URING_ENTRIES)
+            .enable_timer()
+            .build();
+        if let Ok(mut runtime) = runtime {
+            return runtime.block_on(run(seed));
+        }
+    }
+    // The probe succeeded, so only limits such as locked memory are left; epoll needs none.
+    run_on_epoll(seed);
+}
+
+fn run_on_epoll(seed: Seed) {
+    let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
+    runtime.expect("epoll is always there").block_on(run(seed));
+}
+
+async fn run(seed: Seed) {
+    let Seed { index, listeners, settings, driver, initial, mut mailbox, outbox, counters, node, .. } = seed;
+    // Each core begins elsewhere in every ring, so that few requests do not all go to the same peer.
+    let mut state = CoreState::new(index as u64);
+    state.apply(&initial);
+    counters.version.set(initial.version);
+    let facts = CoreFacts {
+        node_id: node.node_id.into(),
+        hostname: node.hostname.into(),
+        pid: std::process::id(),
+        worker_id: uuid::Uuid::new_v4().to_string().into(),
+        serial: Default::default(),
+        random: || fastrand::u64(..),
+    };
+    let acknowledge = outbox.acknowledge.clone();
+    let core = Rc::new(Core::new(index, state, settings, facts, counters, outbox));
+    acknowledge(index, initial.version);
+    drop(initial);
+    let mut fds = Vec::new();
+    for listener in listeners {
+        fds.push(listener.as_raw_fd());
+        // An operation of the ring waits for as long as it takes, unless the socket forbids waiting.
+        let _ = listener.set_nonblocking(driver == Chosen::Epoll);
+        let listener = TcpListener::from_std(listener).expect("the runtime takes a bound socket");
+        monoio::spawn(accept(core.clone(), listener));
+    }
+    let bell = mailbox.take_bell().expect("a mailbox is opened once");
+    let mut bell = UnixStream::from_std(bell).expect("the runtime takes a socket");
+    monoio::spawn(sweep(core.clone()));
+    let mut bytes = vec![0u8; 64];
+    loop {
+        while let Some(post) = mailbox.take() {
+            match post {
+                Post::Drain => return drain(&core, &fds, &mailbox).await,
+                Post::Stop => return end(&core, &fds),
+                other => take(&core, other),
+            }
+        }
+        let (result, back) = bell.read(bytes).await;
+        bytes = back;
+        if matches!(result, Ok(0) | Err(_)) {
+            // Nobody is left to tell anything.
+            return end(&core, &fds);
+        }
+    }
+}
+
+/// Applies what the control plane posted.
+fn take(core: &Core, post: Post) {
+    match post {
+        Post::Apply(delta) => {
+            core.state.borrow_mut().apply(&delta);
+            core.counters.version.set(delta.version);
+            core.wake_name_waiters();
+            (core.outbox.acknowledge)(core.index, delta.version);
+        }
+        Post::Names(updates) => {
+            core.state.borrow_mut().apply_names(&updates);
+            core.wake_name_waiters();
+        }
+        Post::Settings(settings) => core.set_rules(settings),
+        Post::Drain | Post::Stop => {}
+    }
+}
+
+async fn sweep(core: Rc<Core>) {
+    loop {
+        monoio::time::sleep(Duration::from_millis(limits::SWEEP_MS)).await;
+        core.tick();
+    }
+}
+
+async fn accept(core: Rc<Core>, listener: TcpListener) {
+    let local = listener.local_addr().ok();
+    let mut serial = 0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                core.counters.accepted.add();
+                serial += 1;
+                let local = local.filter(|addr| !addr.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
+                let facts = ConnFacts { peer, local: local.unwrap_or(peer), serial, requests: 0 };
+                monoio::spawn(connection::serve(core.clone(), Conn::new(stream), facts));
+            }
+            // The listener was shut down.
+            Err(error) if error.kind() == ErrorKind::InvalidInput || core.draining.get() => return,
+            // Out of descriptors or memory: clients wait in the backlog until some are free again.
+            Err(_) => monoio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await,
+        }
+    }
+}
+
+/// Accepts nothing more, ends idle connections, and waits for the others.
+async fn drain(core: &Core, listeners: &[i32], mailbox: &Mailbox) {
+    core.draining.set(true);
+    for &fd in listeners {
+        shutdown(fd, libc::SHUT_RDWR);
+    }
+    loop {
+        core.deadlines.end_idle();
+        let stopped = matches!(mailbox.take(), Some(Post::Stop));
+        if stopped || core.counters.active.get() == 0 {
+            return end(core, listeners);
+        }
+        monoio::time::sleep(Duration::from_millis(limits::SWEEP_MS)).await;
+    }
+}
+
+fn end(core: &Core, listeners: &[i32]) {
+    for &fd in listeners {
+        shutdown(fd, libc::SHUT_RDWR);
+    }
+    core.pool.clear();
+    core.tick();
+}
+
+/// The CPUs that this process may use.
+pub fn cpus() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}

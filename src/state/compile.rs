@@ -1,0 +1,367 @@
+//! Stored rows -> deltas, or every reason why not.
+//! Owns: what the data plane can serve today. Never: touches a core; compiling has no effect until the result is posted.
+//! Always: what cannot be served as it says is refused here, before it is stored.
+
+use std::sync::Arc;
+
+use rpds::HashTrieMapSync;
+use serde_json::Map;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::balancer;
+use crate::entity::RowChange;
+use crate::plugins;
+use crate::plugins::Instance;
+use crate::plugins::chain::Scope;
+use crate::plugins::directory::Consumer;
+use crate::plugins::directory::Directory;
+use crate::plugins::directory::KeyCredential;
+use crate::router::compile::Rules;
+use crate::router::compile::compile as compile_rules;
+use crate::router::gates::Gates;
+use crate::state::delta::Change;
+use crate::state::spec::PluginSpec;
+use crate::state::spec::RouteSpec;
+use crate::state::spec::ServiceSpec;
+use crate::state::spec::TargetSpec;
+use crate::state::spec::UpstreamSpec;
+
+type Row = Map<String, Value>;
+
+/// Why a row cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub entity: &'static str,
+    pub id: Uuid,
+    /// Dotted path, list positions from 1: `paths.1`, `config.realm`.
+    pub field: String,
+    pub message: String,
+}
+
+/// What the control plane keeps between two compilations. Cloning is cheap and gives an independent version.
+#[derive(Clone, Default)]
+pub struct Compiler {
+    directory: Directory,
+    hosts: HostNames,
+}
+
+/// A compiled set of changes.
+pub struct Compiled {
+    pub changes: Vec<Change>,
+    /// The new directory, when consumers or credentials changed.
+    pub directory: Option<Directory>,
+    /// Host names that are in use from now on, respectively no longer.
+    pub names_wanted: Vec<Arc<str>>,
+    pub names_unwanted: Vec<Arc<str>>,
+    /// The compiler to go on with, once these changes are stored.
+    pub next: Compiler,
+}
+
+impl Compiler {
+    /// Compiles changed rows. Rows that say the same as before are compiled all the same.
+    ///
+    /// # Errors
+    /// Every reason why some row cannot be served; then nothing of the set may be stored.
+    pub fn compile(&self, rows: &[RowChange]) -> Result<Compiled, Vec<Refusal>> {
+        let mut next = self.clone();
+        let mut names = Vec::new();
+        let mut changes = Vec::with_capacity(rows.len());
+        let mut refusals = Vec::new();
+        let mut directory_changed = false;
+        for change in rows {
+            directory_changed |= matches!(change.entity, "consumers" | "keyauth_credentials");
+            next.hosts.follow(change, &mut names);
+            match next.compile_one(change) {
+                Ok(compiled) => changes.extend(compiled),
+                Err(mut reasons) => refusals.append(&mut reasons),
+            }
+        }
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        let (mut names_wanted, mut names_unwanted) = (Vec::new(), Vec::new());
+        names.sort();
+        names.dedup();
+        for name in names {
+            match (self.hosts.is_wanted(&name), next.hosts.is_wanted(&name)) {
+                (false, true) => names_wanted.push(name),
+                (true, false) => names_unwanted.push(name),
+                _ => {}
+            }
+        }
+        let directory = directory_changed.then(|| next.directory.clone());
+        Ok(Compiled { changes, directory, names_wanted, names_unwanted, next })
+    }
+
+    fn compile_one(&mut self, change: &RowChange) -> Result<Option<Change>, Vec<Refusal>> {
+        let id = change.id;
+        let refuse = |field: &str, message: String| {
+            vec![Refusal { entity: change.entity, id, field: field.to_owned(), message }]
+        };
+        let Some(row) = &change.row else {
+            return Ok(match change.entity {
+                "routes" => Some(Change::RouteGone(id)),
+                "services" => Some(Change::ServiceGone(id)),
+                "upstreams" => Some(Change::UpstreamGone(id)),
+                "targets" => Some(Change::TargetGone(id)),
+                "plugins" => Some(Change::PluginGone(id)),
+                "consumers" => {
+                    self.directory.remove_consumer(id);
+                    None
+                }
+                "keyauth_credentials" => {
+                    self.directory.remove_key(id);
+                    None
+                }
+                _ => None,
+            });
+        };
+        match change.entity {
+            "routes" => route(id, row, &refuse).map(|spec| Some(Change::Route(Arc::new(spec)))),
+            "services" => service(id, row, &refuse).map(|spec| Some(Change::Service(Arc::new(spec)))),
+            "upstreams" => upstream(id, row, &refuse).map(|spec| Some(Change::Upstream(Arc::new(spec)))),
+            "targets" => target(id, row, &refuse).map(|spec| Some(Change::Target(Arc::new(spec)))),
+            "plugins" => plugin(id, row, &refuse).map(|spec| Some(Change::Plugin(Arc::new(spec)))),
+            "consumers" => {
+                self.directory.put_consumer(Consumer {
+                    id,
+                    id_text: id.to_string().into(),
+                    username: text(row, "username").map(Into::into),
+                    custom_id: text(row, "custom_id").map(Into::into),
+                });
+                Ok(None)
+            }
+            "keyauth_credentials" => {
+                self.put_key(id, row);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn put_key(&mut self, id: Uuid, row: &Row) {
+        let (Some(key), Some(consumer)) = (text(row, "key"), reference(row, "consumer")) else {
+            // A credential whose key is null is kept but authenticates nobody.
+            self.directory.remove_key(id);
+            return;
+        };
+        let expires_at_ms = row.get("expires_at_ms").and_then(Value::as_u64);
+        let id_text = id.to_string().into();
+        self.directory.put_key(KeyCredential { id, id_text, consumer, key: key.into(), expires_at_ms });
+    }
+}
+
+type Refuse<'a> = &'a dyn Fn(&str, String) -> Vec<Refusal>;
+
+fn text<'a>(row: &'a Row, field: &str) -> Option<&'a str> {
+    row.get(field)?.as_str()
+}
+
+fn number(row: &Row, field: &str, absent: u64) -> u64 {
+    row.get(field).and_then(Value::as_u64).unwrap_or(absent)
+}
+
+fn flag(row: &Row, field: &str, absent: bool) -> bool {
+    row.get(field).and_then(Value::as_bool).unwrap_or(absent)
+}
+
+fn reference(row: &Row, field: &str) -> Option<Uuid> {
+    Uuid::try_parse(row.get(field)?.get("id")?.as_str()?).ok()
+}
+
+fn texts(value: Option<&Value>) -> Vec<String> {
+    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn document(row: &Row) -> Arc<str> {
+    serde_json::to_string(row).unwrap_or_default().into()
+}
+
+fn route(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refusal>> {
+    let protocols = texts(row.get("protocols"));
+    if let Some(other) = protocols.iter().find(|p| !matches!(p.as_str(), "http" | "https")) {
+        return Err(refuse("protocols", format!("routes of protocol '{other}' are not supported yet")));
+    }
+    let headers = row.get("headers").and_then(Value::as_object);
+    let rules = Rules {
+        id,
+        methods: texts(row.get("methods")),
+        hosts: texts(row.get("hosts")),
+        paths: texts(row.get("paths")),
+        headers: headers.into_iter().flatten().map(|(name, values)| (name.clone(), texts(Some(values)))).collect(),
+        snis: texts(row.get("snis")),
+        regex_priority: row.get("regex_priority").and_then(Value::as_i64).unwrap_or(0),
+    };
+    let matchers = compile_rules(&rules).map_err(|errors| {
+        errors.into_iter().flat_map(|error| refuse(&error.field, error.message)).collect::<Vec<_>>()
+    })?;
+    let redirect_status = number(row, "https_redirect_status_code", 426) as u16;
+    Ok(RouteSpec {
+        id,
+        id_text: id.to_string().into(),
+        name: text(row, "name").map(Into::into),
+        service: reference(row, "service"),
+        matchers: Arc::new(matchers),
+        gates: Gates::new(protocols.iter().map(String::as_str), redirect_status),
+        strip_path: flag(row, "strip_path", true),
+        preserve_host: flag(row, "preserve_host", false),
+        request_buffering: flag(row, "request_buffering", true),
+        document: document(row),
+    })
+}
+
+fn service(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<ServiceSpec, Vec<Refusal>> {
+    match text(row, "protocol") {
+        Some("http") => {}
+        other => {
+            let message = format!("services of protocol '{}' are not supported yet", other.unwrap_or_default());
+            return Err(refuse("protocol", message));
+        }
+    }
+    Ok(ServiceSpec {
+        id,
+        id_text: id.to_string().into(),
+        name: text(row, "name").map(Into::into),
+        enabled: flag(row, "enabled", true),
+        host: text(row, "host").unwrap_or_default().into(),
+        port: number(row, "port", 80) as u16,
+        path: text(row, "path").unwrap_or("/").into(),
+        retries: number(row, "retries", 5) as u16,
+        connect_timeout_ms: number(row, "connect_timeout", 60_000),
+        write_timeout_ms: number(row, "write_timeout", 60_000),
+        read_timeout_ms: number(row, "read_timeout", 60_000),
+        document: document(row),
+    })
+}
+
+fn upstream(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<UpstreamSpec, Vec<Refusal>> {
+    let wanted = text(row, "algorithm").unwrap_or("round-robin");
+    let Some(kind) = balancer::algorithm(wanted) else {
+        return Err(refuse("algorithm", format!("'{wanted}' is not supported yet")));
+    };
+    if let Some(checks) = row.get("healthchecks")
+        && checks_are_on(checks)
+    {
+        return Err(refuse(
+            "healthchecks",
+            "health checks are not supported yet; leave intervals and counters at 0".into(),
+        ));
+    }
+    if flag(row, "use_srv_name", false) {
+        return Err(refuse("use_srv_name", "SRV records are not supported yet".into()));
+    }
+    Ok(UpstreamSpec {
+        id,
+        name: text(row, "name").unwrap_or_default().into(),
+        algorithm: kind.name,
+        host_header: text(row, "host_header").map(Into::into),
+    })
+}
+
+/// spec/balancer.md section 11: what switches health checking on. The threshold has a meaning only then.
+fn checks_are_on(checks: &Value) -> bool {
+    let on = |path: &str| checks.pointer(path).and_then(Value::as_f64).unwrap_or(0.0) > 0.0;
+    let switches = ["tcp_failures", "timeouts", "http_failures"].map(|c| format!("/passive/unhealthy/{c}"));
+    on("/threshold")
+        || on("/active/healthy/interval")
+        || on("/active/unhealthy/interval")
+        || switches.iter().any(|path| on(path))
+}
+
+fn target(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<TargetSpec, Vec<Refusal>> {
+    let address = text(row, "target").unwrap_or_default();
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (Some((host, port)), Some(upstream)) = (parts, reference(row, "upstream")) else {
+        return Err(refuse("target", format!("'{address}' is not host:port")));
+    };
+    Ok(TargetSpec {
+        id,
+        upstream,
+        host: host.into(),
+        port,
+        weight: number(row, "weight", 100) as u32,
+        created_at_ms: (row.get("created_at").and_then(Value::as_f64).unwrap_or(0.0) * 1000.0).round() as u64,
+    })
+}
+
+fn plugin(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<PluginSpec, Vec<Refusal>> {
+    let name = text(row, "name").unwrap_or_default();
+    let Some((kind, declared)) = plugins::kind(name) else {
+        let message = format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
+        return Err(refuse("name", message));
+    };
+    let empty = Row::new();
+    let config = row.get("config").and_then(Value::as_object).unwrap_or(&empty);
+    let plugin = (declared.build)(config).map_err(|error| refuse(&config_field(&error.field), error.message))?;
+    let scope = Scope {
+        route: reference(row, "route"),
+        service: reference(row, "service"),
+        consumer: reference(row, "consumer"),
+    };
+    let instance = Arc::new(Instance { id, kind, plugin });
+    Ok(PluginSpec { id, scope, enabled: flag(row, "enabled", true), instance })
+}
+
+fn config_field(below: &str) -> String {
+    if below.is_empty() { "config".to_owned() } else { format!("config.{below}") }
+}
+
+/// Which host names services and targets use. A service's host that names an upstream is not looked up.
+#[derive(Clone, Default)]
+struct HostNames {
+    /// By entity id: the name it uses (services, targets) or takes (upstreams).
+    by_id: HashTrieMapSync<Uuid, (Use, Arc<str>)>,
+    counts: HashTrieMapSync<Arc<str>, [u32; 3]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Service = 0,
+    Target = 1,
+    Upstream = 2,
+}
+
+impl HostNames {
+    fn follow(&mut self, change: &RowChange, touched: &mut Vec<Arc<str>>) {
+        let row = change.row.as_ref();
+        let (kind, name) = match change.entity {
+            "services" => (Use::Service, row.and_then(|row| text(row, "host"))),
+            "upstreams" => (Use::Upstream, row.and_then(|row| text(row, "name"))),
+            "targets" => {
+                let host = row.and_then(|row| text(row, "target")).and_then(|t| t.rsplit_once(':'));
+                (Use::Target, host.map(|(host, _)| host))
+            }
+            _ => return,
+        };
+        if let Some((kind, old)) = self.by_id.get(&change.id).cloned() {
+            self.count(kind, &old, -1);
+            self.by_id.remove_mut(&change.id);
+            touched.push(old);
+        }
+        if let Some(name) = name {
+            let name: Arc<str> = name.into();
+            self.count(kind, &name, 1);
+            self.by_id.insert_mut(change.id, (kind, name.clone()));
+            touched.push(name);
+        }
+    }
+
+    fn count(&mut self, kind: Use, name: &Arc<str>, step: i32) {
+        let mut counts = self.counts.get(name).copied().unwrap_or_default();
+        counts[kind as usize] = counts[kind as usize].saturating_add_signed(step);
+        match counts {
+            [0, 0, 0] => self.counts.remove_mut(name),
+            _ => {
+                self.counts.insert_mut(name.clone(), counts);
+                true
+            }
+        };
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        let [services, targets, upstreams] = self.counts.get(name).copied().unwrap_or_default();
+        targets > 0 || (services > 0 && upstreams == 0)
+    }
+}

@@ -1,0 +1,91 @@
+//! What requests meet: entities with every default, unit and text worked out once, off-core.
+//! Never: holds what an operator typed and a request would have to parse.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::plugins::Instance;
+use crate::plugins::chain::Scope;
+use crate::router::gates::Gates;
+use crate::router::matcher::Compiled;
+
+/// A route (spec/entities.md section 3).
+pub struct RouteSpec {
+    pub id: Uuid,
+    pub id_text: Box<str>,
+    pub name: Option<Box<str>>,
+    pub service: Option<Uuid>,
+    pub matchers: Arc<Compiled>,
+    /// What `protocols` and `https_redirect_status_code` demand of a request that matched.
+    pub gates: Gates,
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    /// Whether a request body is gathered (as far as memory allows) before the upstream is asked.
+    pub request_buffering: bool,
+    /// The entity as the Admin API shows it, for plugins that tell.
+    pub document: Arc<str>,
+}
+
+/// A service (spec/entities.md section 2) whose upstream speaks plain HTTP.
+pub struct ServiceSpec {
+    pub id: Uuid,
+    pub id_text: Box<str>,
+    pub name: Option<Box<str>>,
+    pub enabled: bool,
+    pub host: Arc<str>,
+    pub port: u16,
+    /// Path in front of every upstream request; `/` when the service has none.
+    pub path: Box<str>,
+    /// Further tries after the first, 0 to 32767.
+    pub retries: u16,
+    pub connect_timeout_ms: u64,
+    /// Longest gap between two writes of a request.
+    pub write_timeout_ms: u64,
+    /// Longest gap between two reads of a response.
+    pub read_timeout_ms: u64,
+    /// The entity as the Admin API shows it, for plugins that tell.
+    pub document: Arc<str>,
+}
+
+/// An upstream (spec/balancer.md section 6); its targets are specs of their own.
+pub struct UpstreamSpec {
+    pub id: Uuid,
+    pub name: Arc<str>,
+    /// A name of [`crate::balancer::ALGORITHMS`].
+    pub algorithm: &'static str,
+    pub host_header: Option<Box<str>>,
+}
+
+/// A target of an upstream.
+pub struct TargetSpec {
+    pub id: Uuid,
+    pub upstream: Uuid,
+    pub host: Arc<str>,
+    pub port: u16,
+    pub weight: u32,
+    /// Order of creation decides the order in the ring.
+    pub created_at_ms: u64,
+}
+
+/// A configured plugin with its scope (spec/plugins.md A.3).
+pub struct PluginSpec {
+    pub id: Uuid,
+    pub scope: Scope,
+    pub enabled: bool,
+    pub instance: Arc<Instance>,
+}
+
+/// What is known of a host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// Asked for, no answer yet.
+    Pending,
+    /// Its addresses, in the order received; never empty.
+    Addresses(Arc<[IpAddr]>),
+    /// The name does not exist or has no address.
+    NotFound,
+    /// No usable answer, with the reason.
+    Failed(Arc<str>),
+}
