@@ -199,10 +199,10 @@ properties! {
     "Names" {
         /// DNS servers as ip[:port]; blank takes those of /etc/resolv.conf.
         dns_resolver: Nameservers = "dns_resolver", "", restart;
-        /// Hosts file, read at start and at reload.
+        /// Hosts file, read at start.
         dns_hostsfile: File = "dns_hostsfile", "/etc/hosts", restart;
-        /// Record types in the order in which they are asked for; LAST is the one that answered last for the name.
-        dns_order: DnsOrder = "dns_order", "LAST,SRV,A,CNAME", restart;
+        /// Record types that are asked for: A, and AAAA where it is named. CNAMEs are followed anyway, and LAST orders nothing.
+        dns_order: DnsOrder = "dns_order", "LAST,A,CNAME", restart;
         /// Overrides the TTL of every answer, in seconds. Blank keeps them.
         dns_valid_ttl_ms: OptionalTime = "dns_valid_ttl", "", restart;
         /// How long an expired answer is used while it is being refreshed, or cannot be.
@@ -211,8 +211,6 @@ properties! {
         dns_not_found_ttl_ms: Time<0, YEAR_MS> = "dns_not_found_ttl", "30", restart;
         /// How long a failed query is remembered.
         dns_error_ttl_ms: Time<0, YEAR_MS> = "dns_error_ttl", "1", restart;
-        /// Most names that are remembered.
-        dns_cache_size: Count<100, 10_000_000> = "dns_cache_size", "10000", restart;
     }
 }
 
@@ -254,7 +252,7 @@ mod tests {
             ("plugins", r#"["bundled"]"#),
             ("admin_token", "null"),
             ("dns_valid_ttl", "null"),
-            ("dns_order", r#"["LAST","SRV","A","CNAME"]"#),
+            ("dns_order", r#"["LAST","A","CNAME"]"#),
             ("router_flavor", r#""traditional_compatible""#),
             ("stream_listen", r#"["off"]"#),
         ] {
@@ -322,9 +320,9 @@ mod tests {
         let old = defaults();
         let mut new = old.clone();
         new.client_body_timeout_ms = 1;
-        new.dns_cache_size = 100;
+        new.dns_error_ttl_ms = 100;
         let (merged, pending) = old.reloaded(new);
-        assert_eq!((merged.client_body_timeout_ms, merged.dns_cache_size), (1, old.dns_cache_size));
-        assert_eq!(pending, ["dns_cache_size"]);
+        assert_eq!((merged.client_body_timeout_ms, merged.dns_error_ttl_ms), (1, old.dns_error_ttl_ms));
+        assert_eq!(pending, ["dns_error_ttl"]);
     }
 }

@@ -33,6 +33,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Job;
 use crate::proxy::exchange::Next;
 use crate::proxy::fault::Fault;
+use crate::proxy::respond::push_debug;
 
 /// The body of an answer that the gateway makes.
 #[derive(Clone, Copy)]
@@ -126,8 +127,19 @@ impl Job<'_> {
         let src = self.client.buf.bytes();
         let rules = self.rules;
         let now_us = self.core.clock.now_us();
-        let Exchange { head, reply, out, request_id, keep, started_us, handed_over_us, body_bytes_sent, .. } =
-            &mut *self.x;
+        let Exchange {
+            head,
+            reply,
+            out,
+            request_id,
+            keep,
+            started_us,
+            handed_over_us,
+            body_bytes_sent,
+            route,
+            links,
+            ..
+        } = &mut *self.x;
         let text = std::str::from_utf8(&reply.text).unwrap_or_default();
         let format = match page {
             Page::Error { .. } => ErrorFormat::for_error_page(&head.fields, src, rules.error_format),
@@ -174,6 +186,9 @@ impl Job<'_> {
         }
         if headers.request_id {
             push_field(out, b"X-Kong-Request-Id", request_id);
+        }
+        if rules.settings.allow_debug_header && head.fields.has(Known::KongDebug) {
+            push_debug(out, route.as_deref(), links.as_deref());
         }
         out.extend_from_slice(CRLF);
         if has_body && head.method != Method::Head {

@@ -34,6 +34,8 @@ use crate::proxy::pool::UpstreamConn;
 use crate::proxy::relay::Encoding;
 use crate::proxy::reply::Connection;
 use crate::proxy::reply::push_latencies;
+use crate::state::core::Links;
+use crate::state::core::Route;
 use crate::state::spec::ServiceSpec;
 
 impl Job<'_> {
@@ -248,7 +250,27 @@ impl Job<'_> {
         if headers.request_id {
             push_field(out, b"X-Kong-Request-Id", &x.request_id);
         }
+        if rules.settings.allow_debug_header && x.head.fields.has(Known::KongDebug) {
+            push_debug(out, x.route.as_deref(), x.links.as_deref());
+        }
         out.extend_from_slice(CRLF);
         encoding
+    }
+}
+
+/// Which route and service served the request, for those who ask with `Kong-Debug` (spec/router.md section 11).
+pub fn push_debug(out: &mut Vec<u8>, route: Option<&Route>, links: Option<&Links>) {
+    let mut push = |name: &[u8], text: Option<&str>| {
+        if let Some(text) = text {
+            push_field(out, name, text.as_bytes());
+        }
+    };
+    if let Some(route) = route {
+        push(b"Kong-Route-Id", Some(&route.spec.id_text));
+        push(b"Kong-Route-Name", route.spec.name.as_deref());
+    }
+    if let Some(service) = links.and_then(|links| links.service.as_deref()) {
+        push(b"Kong-Service-Id", Some(&service.spec.id_text));
+        push(b"Kong-Service-Name", service.spec.name.as_deref());
     }
 }
