@@ -9,5 +9,7 @@ mod bodies;
 mod broken_upstreams;
 mod faults;
 mod forwarding;
+mod golden;
+mod golden_proxy;
 mod smuggling;
 mod walkthrough;
