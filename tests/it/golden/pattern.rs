@@ -51,25 +51,26 @@ impl Pattern {
         }
     }
 
-    /// Where two JSON values differ; `None`: nowhere. Order of members does not count.
-    pub fn difference(&mut self, want: &Value, got: &Value) -> Option<String> {
+    /// Adds every place where two JSON values differ. Order of members does not count.
+    pub fn differences(&mut self, at: &str, want: &Value, got: &Value, found: &mut Vec<String>) {
         match (want, got) {
             (Value::Object(w), Value::Object(g)) => {
-                if let Some(name) = w.keys().find(|name| !g.contains_key(*name)) {
-                    return Some(format!("no {name}"));
+                for (name, want) in w {
+                    match g.get(name) {
+                        Some(got) => self.differences(&format!("{at}.{name}"), want, got, found),
+                        None => found.push(format!("{at}: no {name}")),
+                    }
                 }
-                if let Some((name, value)) = g.iter().find(|(name, _)| !w.contains_key(*name)) {
-                    return Some(format!("{name} = {value} too many"));
-                }
-                w.iter().find_map(|(name, w)| Some(format!("{name}: {}", self.difference(w, &g[name])?)))
+                let surplus = g.iter().filter(|(name, _)| !w.contains_key(*name));
+                found.extend(surplus.map(|(name, value)| format!("{at}: {name} = {value} too many")));
             }
             (Value::Array(w), Value::Array(g)) if w.len() == g.len() => {
-                w.iter().zip(g).find_map(|(w, g)| self.difference(w, g))
+                w.iter().zip(g).for_each(|(want, got)| self.differences(at, want, got, found));
             }
-            (Value::String(w), Value::String(g)) if self.matches(w, g) => None,
-            (Value::String(w), Value::Number(g)) if w.starts_with('<') && self.matches(w, &g.to_string()) => None,
-            _ if want == got => None,
-            _ => Some(format!("{got} instead of {want}")),
+            (Value::String(w), Value::String(g)) if self.matches(w, g) => {}
+            (Value::String(w), Value::Number(g)) if w.starts_with('<') && self.matches(w, &g.to_string()) => {}
+            _ if want == got => {}
+            _ => found.push(format!("{at}: {got} instead of {want}")),
         }
     }
 }
