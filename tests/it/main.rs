@@ -9,5 +9,7 @@ mod bodies;
 mod broken_upstreams;
 mod faults;
 mod forwarding;
+mod lifecycle;
+mod plugins;
 mod smuggling;
 mod walkthrough;
