@@ -171,6 +171,8 @@ pub struct RowChange {
     pub id: Uuid,
     /// The whole new row with every field present (null when unset); `None`: deleted.
     pub row: Option<Map<String, Value>>,
+    /// Unix milliseconds from which the row is as good as deleted; `None`: never.
+    pub expires_at_ms: Option<u64>,
 }
 
 /// What a plugin declares to the Admin API; embedded in the plugin's table entry.

@@ -408,8 +408,6 @@ mod tests {
         assert!(
             body(ErrorFormat::Xml, message).contains("<message>&lt;a href=\"x\"&gt;&amp;\\\n é&lt;/a&gt;</message>")
         );
-        let parsed: serde_json::Value = serde_json::from_str(&body(ErrorFormat::Json, message)).unwrap();
-        assert_eq!(parsed["message"], "<a href=\"x\">&\\\n\u{1}é</a>");
     }
 
     #[test]

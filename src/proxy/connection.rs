@@ -103,15 +103,14 @@ async fn await_request(core: &Core, client: &mut Client, first: bool) -> bool {
         return true;
     }
     client.buf.clear();
-    let idle = !first;
-    if idle && core.draining.get() {
+    if !first && core.draining.get() {
         return false;
     }
     let rules = core.rules();
     let settings = &rules.settings;
-    let timeout_ms = if idle { settings.client_keepalive_timeout_ms } else { settings.client_header_timeout_ms };
+    let timeout_ms = if first { settings.client_header_timeout_ms } else { settings.client_keepalive_timeout_ms };
     client.deadline.arm_reading(core.clock.refresh() / 1000 + timeout_ms);
-    client.deadline.set_idle(idle);
+    client.deadline.set_idle(true);
     core.counters.waiting.add();
     let buf = std::mem::take(&mut client.buf);
     let (result, buf) = client.conn.reader.read(buf).await;

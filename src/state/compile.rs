@@ -133,20 +133,19 @@ impl Compiler {
                 Ok(None)
             }
             "keyauth_credentials" => {
-                self.put_key(id, row);
+                self.put_key(id, row, change.expires_at_ms);
                 Ok(None)
             }
             _ => Ok(None),
         }
     }
 
-    fn put_key(&mut self, id: Uuid, row: &Row) {
+    fn put_key(&mut self, id: Uuid, row: &Row, expires_at_ms: Option<u64>) {
         let (Some(key), Some(consumer)) = (text(row, "key"), reference(row, "consumer")) else {
             // A credential whose key is null is kept but authenticates nobody.
             self.directory.remove_key(id);
             return;
         };
-        let expires_at_ms = row.get("expires_at_ms").and_then(Value::as_u64);
         let id_text = id.to_string().into();
         self.directory.put_key(KeyCredential { id, id_text, consumer, key: key.into(), expires_at_ms });
     }

@@ -193,8 +193,10 @@ impl CoreState {
                 self.upstream(spec.id).set(spec.clone());
             }
             Change::UpstreamGone(id) => {
-                if let Some(old) = self.upstreams.remove(id) {
-                    self.unname_upstream(*id, old.name());
+                if let Some(upstream) = self.upstreams.get_mut(id) {
+                    let name = upstream.unset();
+                    self.unname_upstream(*id, &name);
+                    self.forget_if_unused(*id);
                 }
             }
             Change::Target(spec) => {
@@ -222,8 +224,17 @@ impl CoreState {
     }
 
     fn remove_target(&mut self, id: Uuid) {
-        if let Some(upstream) = self.upstream_of_target.remove(&id).and_then(|u| self.upstreams.get_mut(&u)) {
+        let Some(of) = self.upstream_of_target.remove(&id) else { return };
+        if let Some(upstream) = self.upstreams.get_mut(&of) {
             upstream.remove_target(id);
+            self.forget_if_unused(of);
+        }
+    }
+
+    /// Targets and their upstream may come and go in any order within a delta.
+    fn forget_if_unused(&mut self, upstream: Uuid) {
+        if self.upstreams.get(&upstream).is_some_and(Upstream::is_unused) {
+            self.upstreams.remove(&upstream);
         }
     }
 

@@ -10,3 +10,6 @@ pub mod delta;
 pub mod mailbox;
 pub mod peers;
 pub mod spec;
+
+#[cfg(test)]
+mod replay;

@@ -53,6 +53,11 @@ impl PeerSet {
         self.balancer.pick(&self.turn, tried).ok_or(&self.lack)
     }
 
+    /// All peers, those without weight included.
+    pub fn peers(&self) -> &[Peer] {
+        self.balancer.peers()
+    }
+
     /// Whether a peer may yet come of a resolution under way.
     pub fn is_pending(&self) -> bool {
         self.lack == Lack::Pending && self.balancer.peers().is_empty()
@@ -139,6 +144,17 @@ impl Upstream {
         self.name = spec.name.clone();
         self.spec = Some(spec);
         self.built.take();
+    }
+
+    /// Takes the entity away and leaves the targets. Answers the name it had.
+    pub(super) fn unset(&mut self) -> Arc<str> {
+        self.spec = None;
+        self.built.take();
+        std::mem::replace(&mut self.name, Arc::from(""))
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.spec.is_none() && self.targets.is_empty()
     }
 
     pub(super) fn put_target(&mut self, target: Arc<TargetSpec>) {

@@ -42,6 +42,7 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde_json::Map;
 use serde_json::Value;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -91,7 +92,7 @@ pub struct AdminConfig {
     pub token: Option<String>,
 }
 
-/// One request, its body read.
+/// The head of one request.
 #[derive(Debug)]
 pub struct Request {
     pub method: Method,
@@ -99,7 +100,6 @@ pub struct Request {
     pub path: String,
     pub query: String,
     pub headers: HeaderMap,
-    pub body: Bytes,
 }
 
 /// Which listener a request came through.
@@ -150,19 +150,24 @@ impl<P: Publish> Admin<P> {
         }
     }
 
-    /// Answers one request.
-    pub async fn answer(&self, request: Request, surface: Surface) -> Reply {
+    /// Answers one request. Its body is read when, and only when, the head is acceptable and the method takes one.
+    pub async fn answer(
+        &self,
+        request: Request,
+        body: impl Future<Output = Result<Bytes, Problem>>,
+        surface: Surface,
+    ) -> Reply {
         let started = Instant::now();
-        let preflight = (request.method == Method::OPTIONS)
-            .then(|| request.headers.get("access-control-request-headers").cloned())
-            .map(|asked| asked.and_then(|asked| asked.to_str().ok().map(str::to_string)));
+        let asked_headers = request.headers.get("access-control-request-headers");
+        let asked_headers = asked_headers.and_then(|asked| asked.to_str().ok()).unwrap_or("Content-Type").to_string();
+        let preflight = request.method == Method::OPTIONS;
         let origin = self.access.allow_origin(&request.headers);
-        let mut reply = match self.judge(request, surface).await {
+        let mut reply = match self.judge(request, body, surface).await {
             Ok(reply) => reply,
             Err(problem) => problem.into_reply(),
         };
-        if let Some(asked) = preflight.filter(|_| reply.status == StatusCode::NO_CONTENT) {
-            reply = reply.with("Access-Control-Allow-Headers", asked.as_deref().unwrap_or("Content-Type"));
+        if preflight && reply.status == StatusCode::NO_CONTENT {
+            reply = reply.with("Access-Control-Allow-Headers", asked_headers);
         }
         reply
             .with("Access-Control-Allow-Origin", origin)
@@ -171,7 +176,12 @@ impl<P: Publish> Admin<P> {
             .with("Server", SERVER)
     }
 
-    async fn judge(&self, request: Request, surface: Surface) -> Result<Reply, Problem> {
+    async fn judge(
+        &self,
+        request: Request,
+        body: impl Future<Output = Result<Bytes, Problem>>,
+        surface: Surface,
+    ) -> Result<Reply, Problem> {
         let paths = match surface {
             Surface::Admin => {
                 self.access.check(&request.method, &request.headers)?;
@@ -182,8 +192,8 @@ impl<P: Publish> Admin<P> {
         if request.method == Method::TRACE {
             return Err(Problem::Page(StatusCode::METHOD_NOT_ALLOWED));
         }
-        let has_body = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
-        let format = if has_body { Some(decode::gate(&request.headers)?) } else { None };
+        let takes_body = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
+        let format = if takes_body { Some(decode::gate(&request.headers)?) } else { None };
         let Some(found) = paths.find(&request.path) else {
             return Err(Problem::not_found());
         };
@@ -202,7 +212,7 @@ impl<P: Publish> Admin<P> {
         }
         let query = decode::query(&request.query)?;
         let input = match format {
-            Some(format) => decode::decode(format, request.body).await?,
+            Some(format) => decode::decode(format, body.await?).await?,
             None => Input::default(),
         };
         self.dispatch(Call { method, found, query, input }).await

@@ -15,7 +15,6 @@ use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::LengthLimitError;
 use http_body_util::Limited;
-use hyper::Method;
 use hyper::Response;
 use hyper::StatusCode;
 use hyper::body::Body;
@@ -233,22 +232,13 @@ async fn respond<P: Publish>(
     request: hyper::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = match head.method {
-        Method::POST | Method::PUT | Method::PATCH => match read(body).await {
-            Ok(body) => body,
-            Err(problem) => return problem.into_reply().into_response(),
-        },
-        // What other methods carry is of no interest, however large.
-        _ => Bytes::new(),
-    };
     let request = Request {
         method: head.method,
         path: head.uri.path().to_string(),
         query: head.uri.query().unwrap_or_default().to_string(),
         headers: head.headers,
-        body,
     };
-    admin.answer(request, surface).await.into_response()
+    admin.answer(request, read(body), surface).await.into_response()
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Problem> {

@@ -165,9 +165,9 @@ pub async fn ask(admin: &Admin<Fake>, method: &str, target: &str, headers: &[(&s
         path: path.to_string(),
         query: query.to_string(),
         headers: map,
-        body: body.as_bytes().to_vec().into(),
     };
-    admin.answer(request, Surface::Admin).await
+    let body = body.as_bytes().to_vec();
+    admin.answer(request, async { Ok(body.into()) }, Surface::Admin).await
 }
 
 /// Sends JSON, gives status and body.

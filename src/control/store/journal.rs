@@ -12,6 +12,7 @@ use sqlx::sqlite::SqliteJournalMode;
 use sqlx::sqlite::SqliteLockingMode;
 use sqlx::sqlite::SqliteSynchronous;
 use std::fmt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,9 +85,9 @@ impl Journal {
     /// A file that is unreadable, unwritable, corrupt, in use, or written by a newer ringway, with advice.
     pub async fn open(path: &Path) -> Result<(Journal, u64, Vec<StoredRow>), OpenError> {
         let refuse = |error: sqlx::Error| explain(path, &error);
+        create_private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             // One gateway per file: the truth is in its memory, a second writer would go unseen.
             .locking_mode(SqliteLockingMode::Exclusive)
             .journal_mode(SqliteJournalMode::Wal)
@@ -226,6 +227,15 @@ impl Journal {
     pub async fn close(self) {
         // Nothing is lost when this fails: the log is read at the next start.
         let _ = self.connection.close().await;
+    }
+}
+
+/// The file holds credentials: nobody but its owner may read it. SQLite gives its log the same mode.
+fn create_private(path: &Path) -> Result<(), OpenError> {
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(OpenError { path: path.to_path_buf(), reason: error.to_string(), advice: ACCESS_ADVICE }),
     }
 }
 

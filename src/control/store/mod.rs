@@ -117,7 +117,12 @@ impl Opened {
     /// Every row, parents before children, for the initial compile.
     pub fn rows(&self) -> impl Iterator<Item = RowChange> {
         let rows = self.tables.all();
-        rows.map(|(entity, id, entry)| RowChange { entity: entity.name, id, row: Some(entry.row()) })
+        rows.map(|(entity, id, entry)| RowChange {
+            entity: entity.name,
+            id,
+            row: Some(entry.row()),
+            expires_at_ms: entry.expires_at_ms,
+        })
     }
 
     /// Opens for writing: from now on every change goes to the publisher.

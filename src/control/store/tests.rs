@@ -14,6 +14,7 @@ use crate::entity::service::SERVICES;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -46,6 +47,10 @@ async fn rows_and_version_survive_a_restart_without_a_goodbye() {
     assert_eq!(insert(&store, &SERVICES, service(1, "a")).await, Ok(1));
     assert_eq!(insert(&store, &SERVICES, service(2, "b")).await, Ok(2));
     store.write(|tx| tx.delete(&SERVICES, id(1))).await.unwrap();
+    for file in ["store.db", "store.db-wal"] {
+        let mode = std::fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} holds credentials");
+    }
     drop(store);
     let opened = Opened::open(&directory.path().join("store.db")).await.unwrap();
     assert_eq!(opened.version(), 3);

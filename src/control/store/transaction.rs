@@ -91,10 +91,14 @@ impl Transaction {
 
     pub(super) fn finish(self) -> (Tables, Vec<RowChange>) {
         let Transaction { tables, touched, .. } = self;
-        let change = |(entity, id): (&'static Entity, Uuid)| RowChange {
-            entity: entity.name,
-            id,
-            row: tables.get(entity, id).map(|entry| entry.row()),
+        let change = |(entity, id): (&'static Entity, Uuid)| {
+            let entry = tables.get(entity, id);
+            RowChange {
+                entity: entity.name,
+                id,
+                row: entry.as_ref().map(|entry| entry.row()),
+                expires_at_ms: entry.as_ref().and_then(|entry| entry.expires_at_ms),
+            }
         };
         let changes = touched.into_iter().map(change).collect();
         (tables, changes)
