@@ -76,7 +76,8 @@ impl Peer {
         Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
     }
 
-    fn listening(listener: TcpListener, script: impl Fn(&mut Accepted) + Send + Sync + 'static) -> Self {
+    /// As [`Peer::scripted`], on a listener made by the test.
+    pub fn listening(listener: TcpListener, script: impl Fn(&mut Accepted) + Send + Sync + 'static) -> Self {
         let port = listener.local_addr().expect("a bound socket").port();
         let (sender, arrivals) = mpsc::channel();
         let (connections, closing) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
