@@ -20,6 +20,8 @@ on_both_drivers!(
     bytes_that_nobody_asked_for_reach_nobody,
     bytes_behind_an_answer_reach_nobody,
     a_body_where_none_may_be_is_dropped_with_its_connection,
+    an_upgrade_is_not_passed_on_and_a_101_is_502,
+    large_but_allowed_heads_pass,
 );
 
 fn behind(driver: Driver, peer: &Peer, service: serde_json::Value) -> Gateway {
@@ -242,4 +244,41 @@ fn a_body_where_none_may_be_is_dropped_with_its_connection(driver: Driver) {
     let active = || gateway.admin("GET", "/status", None).json()["server"]["connections_active"].as_u64();
     drop(client);
     eventually("the connection to be gone", || (active() == Some(0)).then_some(()));
+}
+
+fn an_upgrade_is_not_passed_on_and_a_101_is_502(driver: Driver) {
+    let peer = Peer::scripted(|accepted| {
+        while let Some(arrived) = accepted.request() {
+            accepted.send(match arrived.line().contains("/101") {
+                true => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nframes",
+                false => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            });
+        }
+    });
+    let gateway = behind(driver, &peer, json!({"retries": 0}));
+    let upgrade = |path: &str, to: &str| {
+        let fields = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {to}\r\nHTTP2-Settings: x\r\nSec-WebSocket-Version: 13\r\n");
+        format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    };
+    let mut client = gateway.connect();
+    for to in ["websocket", "h2c"] {
+        assert_eq!(client.ask(upgrade("/plain", to)).must_be(200).text(), "ok");
+        let arrived = peer.arrived();
+        assert_eq!((arrived.header("upgrade"), arrived.header("http2-settings")), (None, None), "{}", arrived.head);
+        assert_eq!(arrived.header("connection"), Some("keep-alive"));
+        client.ask(upgrade("/101", to)).must_be(502);
+        peer.arrived();
+    }
+}
+
+fn large_but_allowed_heads_pass(driver: Driver) {
+    let fields = (0..200).map(|n| format!("X-{n}: {}\r\n", "v".repeat(140))).collect::<String>();
+    assert!(fields.len() > 30_000 && fields.len() < 32_000, "{}", fields.len());
+    let peer = Peer::answering(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"));
+    let gateway = behind(driver, &peer, json!({}));
+    let mut client = gateway.connect();
+    for _ in 0..3 {
+        let answer = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200);
+        assert_eq!((answer.text().as_str(), answer.header("x-199").map(str::len)), ("ok", Some(140)));
+    }
 }

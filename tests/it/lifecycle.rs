@@ -312,6 +312,9 @@ fn the_admin_api_is_closed_to_others() {
     assert_eq!(ask("Kong-Admin-Token: s3cret\r\n"), 200);
     assert_eq!(ask("Authorization: Bearer s3cret\r\n"), 200);
     gateway.admin("GET", "/services", None).must_be(200);
+    let request = "POST /consumers HTTP/1.1\r\nHost: localhost\r\nKong-Admin-Token: s3cret\r\nOrigin: http://evil.test\r\n\
+                   Content-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"username\":\"e\"}";
+    Client::connect(gateway.admin).ask(request).must_be(403);
     gateway.signal(libc::SIGTERM);
     gateway.wait();
     assert!(!gateway.log().contains("s3cret"), "{}", gateway.log());

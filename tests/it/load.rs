@@ -20,6 +20,7 @@ on_both_drivers!(
     changes_under_load_fail_no_request,
     out_of_descriptors_it_goes_on_and_recovers,
     clients_that_never_read_cost_bounded_memory,
+    no_end_of_a_connection_leaks_a_descriptor,
 );
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -165,4 +166,57 @@ fn of_writers_of_the_same_name_exactly_one_wins() {
     }
     let list = gateway.admin("GET", "/consumers", None).json();
     assert_eq!(list["data"].as_array().map(Vec::len), Some(10));
+}
+
+fn no_end_of_a_connection_leaks_a_descriptor(driver: Driver) {
+    let peer = Peer::scripted(|accepted| {
+        while let Some(arrived) = accepted.request() {
+            match arrived.line().split(' ').nth(1).unwrap_or_default() {
+                "/silent" => return drop(accepted.until_closed()),
+                "/reset" => return accepted.reset(),
+                "/cut" => return accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut"),
+                "/garbage" => accepted.send("garbage\r\n\r\n"),
+                "/endless" => {
+                    accepted.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1u64 << 40));
+                    let piece = [b'x'; 64 << 10];
+                    while std::io::Write::write_all(&mut accepted.stream, &piece).is_ok() {}
+                    return;
+                }
+                _ => accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
+            }
+        }
+    });
+    let gateway = Gateway::with(driver, &[("upstream_keepalive_idle_timeout", "100ms"), ("client_body_timeout", "200ms")]);
+    gateway.proxy_with(peer.port, json!({"read_timeout": 200, "retries": 0}), json!({"strip_path": false}));
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("the gateway runs").count();
+    let active = || gateway.admin("GET", "/status", None).json()["server"]["connections_active"].as_u64();
+    gateway.get("/").must_be(200);
+    eventually("quiet", || (active() == Some(0)).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let before = descriptors();
+    for _ in 0..5 {
+        let mut clients = Vec::new();
+        for path in ["/", "/silent", "/reset", "/cut", "/garbage", "/endless"] {
+            for method in ["GET", "POST"] {
+                let mut client = gateway.connect();
+                client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                clients.push(client);
+            }
+        }
+        for part in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"] {
+            let mut client = gateway.connect();
+            client.send(part);
+            clients.push(client);
+        }
+        // Half of them wait for an answer, the others go away without.
+        for (n, mut client) in clients.into_iter().enumerate() {
+            if n % 2 == 0 && n < 10 {
+                client.head();
+            }
+        }
+    }
+    eventually("all connections to be gone", || (active() == Some(0)).then_some(()));
+    eventually("all descriptors to be given back", || (descriptors() <= before).then_some(()));
+    gateway.get("/").must_be(200);
 }
