@@ -12,7 +12,6 @@ use ringway::config::Settings;
 use ringway::control::Asked;
 use ringway::control::Control;
 use ringway::control::access_log::AccessLog;
-use ringway::control::admin::server::Listen;
 use ringway::control::node::ThisNode;
 use ringway::control::publish::Acknowledged;
 use ringway::control::publish::CoreEnd;
@@ -90,17 +89,13 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     for addr in &bound.addrs {
         tracing::info!("proxy listens on {addr} with {count} workers ({driver:?})");
     }
-    for addr in control.open_admin(&settings, &bound.addrs)? {
-        match addr {
-            Listen::Tcp(addr) => tracing::info!("admin or status listens on {addr}"),
-            Listen::Unix(path) => tracing::info!("admin listens on unix:{}", path.display()),
-        }
-    }
+    control.open_admin(&settings, &bound.addrs)?;
     loop {
         match control.next_asked() {
             Asked::Reload => reload(&mut settings, source, log, &control),
             Asked::ReopenLogs => {
                 access_log.reopen();
+                control.reopen_logs();
                 if let Err(error) = log.reopen() {
                     tracing::error!("the log could not be opened again: {error}");
                 }

@@ -154,7 +154,8 @@ impl Running {
         let flags = [("proxy_listen", "127.0.0.1:0"), ("proxy_access_log", access_log), ("prefix", "/nowhere")];
         let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let loaded = Settings::load(Sources { flags: &flags, ..Sources::default() });
-        let settings = loaded.unwrap_or_else(|errors| panic!("{:?}", errors.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        let settings =
+            loaded.unwrap_or_else(|errors| panic!("{:?}", errors.iter().map(ToString::to_string).collect::<Vec<_>>()));
         let settings = Arc::new(settings.settings);
         let mut bound = listener::bind(&settings.proxy_listen, 1, None).expect("loopback has free ports");
         let (sender, inbox) = mailbox().expect("sockets can be made");

@@ -6,9 +6,12 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -18,7 +21,9 @@ use base64::Engine;
 use crate::metrics::record::Record;
 use crate::state::mailbox::Outbox;
 use crate::state::mailbox::Records;
+use crate::stdx::clock::Civil;
 use crate::stdx::clock::month_name;
+use crate::stdx::clock::unix_ms;
 
 /// The running log writer.
 pub struct AccessLog {
@@ -120,35 +125,87 @@ impl Zone {
 }
 
 fn push_line(record: &Record<'_>, zone: &mut Zone, out: &mut Vec<u8>) {
-    let second = record.unix_ms / 1000;
-    let east = zone.east_seconds(second);
-    let c = crate::stdx::clock::Civil::from_unix(second.saturating_add_signed(east));
     let _ = write!(out, "{} - ", record.client_ip);
     match basic_user(record.authorization) {
         Some(user) => push_escaped(&user, out),
         None => out.push(b'-'),
     }
-    let (sign, offset) = (if east < 0 { '-' } else { '+' }, east.unsigned_abs() / 60);
-    let _ = write!(
-        out,
-        " [{:02}/{}/{}:{:02}:{:02}:{:02} {sign}{:02}{:02}] \"",
-        c.day,
-        month_name(c.month),
-        c.year,
-        c.hour,
-        c.minute,
-        c.second,
-        offset / 60,
-        offset % 60
-    );
-    push_escaped(record.request_line, out);
-    let _ = write!(out, "\" {} {} \"", record.status, record.bytes_sent);
-    push_or_dash(record.referer, out);
-    out.extend_from_slice(b"\" \"");
-    push_or_dash(record.user_agent, out);
-    out.extend_from_slice(b"\" kong_request_id: \"");
+    push_time(record.unix_ms / 1000, zone, out);
+    push_rest(record.request_line, record.status, record.bytes_sent, record.referer, record.user_agent, out);
+    out.extend_from_slice(b" kong_request_id: \"");
     out.extend_from_slice(&record.request_id);
     out.extend_from_slice(b"\"\n");
+}
+
+/// ` [23/Nov/2025:05:37:00 +0000] `
+fn push_time(second: u64, zone: &mut Zone, out: &mut Vec<u8>) {
+    let east = zone.east_seconds(second);
+    let c = Civil::from_unix(second.saturating_add_signed(east));
+    let (sign, offset) = (if east < 0 { '-' } else { '+' }, east.unsigned_abs() / 60);
+    let (month, hours, minutes) = (month_name(c.month), offset / 60, offset % 60);
+    let _ = write!(out, " [{:02}/{month}/{}:{:02}:{:02}:{:02} ", c.day, c.year, c.hour, c.minute, c.second);
+    let _ = write!(out, "{sign}{hours:02}{minutes:02}] ");
+}
+
+fn push_rest(line: &[u8], status: u16, bytes_sent: u64, referer: &[u8], user_agent: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    push_escaped(line, out);
+    let _ = write!(out, "\" {status} {bytes_sent} \"");
+    push_or_dash(referer, out);
+    out.extend_from_slice(b"\" \"");
+    push_or_dash(user_agent, out);
+    out.push(b'"');
+}
+
+/// A finished request of the Admin API. Credentials are no part of it.
+pub struct AdminRecord<'a> {
+    /// `None`: it came over a unix socket.
+    pub peer: Option<IpAddr>,
+    pub request_line: &'a [u8],
+    pub status: u16,
+    pub bytes_sent: u64,
+    pub referer: &'a [u8],
+    pub user_agent: &'a [u8],
+}
+
+/// The log of Admin requests; few enough to be written one by one.
+pub struct AdminLog(Mutex<(Sink, Zone)>);
+
+impl AdminLog {
+    /// Opens the file; its folder is made if missing.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let sink = Sink { file: open(path)?, path: path.to_owned() };
+        Ok(Self(Mutex::new((sink, Zone::default()))))
+    }
+
+    /// Opens the file again, after it was moved away.
+    pub fn reopen(&self) {
+        self.locked().0.reopen();
+    }
+
+    /// Writes a line.
+    pub fn write(&self, record: &AdminRecord<'_>) {
+        let mut text = Vec::with_capacity(256);
+        let (sink, zone) = &mut *self.locked();
+        let _ = match record.peer {
+            Some(ip) => write!(text, "{ip} - -"),
+            None => write!(text, "unix: - -"),
+        };
+        push_time(unix_ms() / 1000, zone, &mut text);
+        let AdminRecord { request_line, status, bytes_sent, referer, user_agent, .. } = *record;
+        push_rest(request_line, status, bytes_sent, referer, user_agent, &mut text);
+        text.push(b'\n');
+        if let Err(error) = sink.file.write_all(&text) {
+            tracing::error!("{}: {error}; a line of the Admin log is lost", sink.path.display());
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, (Sink, Zone)> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 fn push_or_dash(text: &[u8], out: &mut Vec<u8>) {

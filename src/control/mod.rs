@@ -23,11 +23,14 @@ use tokio::signal::unix::signal;
 use crate::config::Listen;
 use crate::config::ListenAddr;
 use crate::config::Settings;
+use crate::control::access_log::AdminLog;
 use crate::control::admin::Admin;
 use crate::control::admin::AdminConfig;
+use crate::control::admin::Live;
 use crate::control::admin::PluginInfo;
 use crate::control::admin::Surface;
 use crate::control::admin::server::AdminServer;
+use crate::control::admin::server::Bound;
 use crate::control::admin::server::Listen as AdminListen;
 use crate::control::node::ThisNode;
 use crate::control::publish::Acknowledged;
@@ -46,6 +49,8 @@ pub struct Control {
     store: Arc<Store<Publisher>>,
     node: Arc<ThisNode>,
     server: Option<AdminServer>,
+    admin: Option<Arc<Admin<Publisher>>>,
+    admin_log: Option<Arc<AdminLog>>,
 }
 
 /// What an operator asks of the process.
@@ -81,6 +86,13 @@ impl Control {
         let _inside = runtime.enter();
         let opened = runtime.block_on(Opened::open(&settings.database_path)).map_err(|error| error.to_string())?;
         let rows: Vec<_> = opened.rows().collect();
+        let disabled = rows.iter().filter(|row| row.entity == "plugins").filter_map(|row| {
+            let name = row.row.as_ref()?.get("name")?.as_str()?;
+            (!settings.plugins.enabled(name)).then_some(name)
+        });
+        if let Some(name) = disabled.into_iter().next() {
+            return Err(format!("the plugin {name} is in use but not enabled; add it to the property plugins"));
+        }
         let started = Publisher::start(settings, cores, acknowledged, opened.version(), &rows);
         let (publisher, initial) = started.map_err(|refusals| {
             let reasons = refusals.iter().map(|r| format!("\n  {} {} {}: {}", r.entity, r.id, r.field, r.message));
@@ -91,7 +103,7 @@ impl Control {
         let store = opened.into_store(publisher);
         runtime.spawn(store.clone().purge());
         drop(_inside);
-        Ok((Self { runtime, store, node, server: None }, initial))
+        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None }, initial))
     }
 
     /// Waits until every core serves the configuration that was opened.
@@ -107,34 +119,41 @@ impl Control {
         }
     }
 
-    /// Opens the Admin API and the status listener. Answers where they listen.
+    /// Opens the Admin API and the status listener.
     ///
     /// # Errors
     /// The address that cannot be bound.
-    pub fn open_admin(&mut self, settings: &Settings, proxy: &[SocketAddr]) -> Result<Vec<AdminListen>, String> {
+    pub fn open_admin(&mut self, settings: &Settings, proxy: &[SocketAddr]) -> Result<(), String> {
+        let _inside = self.runtime.enter();
+        let surfaces = [(&settings.admin_listen, Surface::Admin), (&settings.status_listen, Surface::Status)];
+        let wanted: Vec<_> = surfaces
+            .into_iter()
+            .flat_map(|(listens, surface)| listens.iter().map(move |listen| admin_address(listen, surface)))
+            .collect();
+        let bound = Bound::bind(&wanted).map_err(|error| error.to_string())?;
+        let addrs = bound.local_addrs().map_err(|error| error.to_string())?;
+        for (addr, surface) in &addrs {
+            let what = if *surface == Surface::Status { "status" } else { "admin" };
+            match addr {
+                AdminListen::Tcp(addr) => tracing::info!("{what} listens on {addr}"),
+                AdminListen::Unix(path) => tracing::info!("{what} listens on unix:{}", path.display()),
+            }
+        }
+        let tcp = |wanted| addrs.iter().filter_map(move |(addr, surface)| tcp_address(addr, *surface == wanted));
         let plugins = PLUGINS.iter().filter(|kind| settings.plugins.enabled(kind.schema.name));
         let plugins = plugins.map(|kind| PluginInfo { schema: &kind.schema, priority: i64::from(kind.priority) });
         let mut configuration = settings.describe();
         configuration.insert("proxy_listeners".into(), listeners(proxy.iter().copied()));
-        configuration.insert("admin_listeners".into(), listeners(tcp(&settings.admin_listen)));
-        configuration.insert("status_listeners".into(), listeners(tcp(&settings.status_listen)));
-        let config = AdminConfig {
-            configuration,
-            plugins: plugins.collect(),
-            gui_origins: settings.admin_gui_url.clone(),
-            token: settings.admin_token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned()),
-        };
+        configuration.insert("admin_listeners".into(), listeners(tcp(Surface::Admin)));
+        configuration.insert("status_listeners".into(), listeners(tcp(Surface::Status)));
+        let config = AdminConfig { configuration, plugins: plugins.collect(), live: live(settings) };
         let admin = Arc::new(Admin::new(config, self.store.clone(), self.node.clone()));
-        let surfaces = [(&settings.admin_listen, Surface::Admin), (&settings.status_listen, Surface::Status)];
-        let listen: Vec<_> = surfaces
-            .into_iter()
-            .flat_map(|(listens, surface)| listens.iter().map(move |listen| (admin_address(listen), surface)))
-            .collect();
-        let _inside = self.runtime.enter();
-        let server = AdminServer::start(admin, &listen).map_err(|error| error.to_string())?;
-        let addrs = server.local_addrs().to_vec();
-        self.server = Some(server);
-        Ok(addrs)
+        let log = settings.admin_access_log.as_deref().map(AdminLog::open).transpose();
+        let log = log.map_err(|error| format!("admin_access_log: {error}"))?.map(Arc::new);
+        self.server = Some(bound.serve(admin.clone(), log.clone()));
+        self.admin = Some(admin);
+        self.admin_log = log;
+        Ok(())
     }
 
     /// Waits for the next signal.
@@ -154,8 +173,18 @@ impl Control {
         })
     }
 
+    /// Opens the Admin API's log again, after it was moved away.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.admin_log {
+            log.reopen();
+        }
+    }
+
     /// Gives the cores settings that may change while running.
     pub fn apply_settings(&self, settings: Arc<Settings>) {
+        if let Some(admin) = &self.admin {
+            admin.set_live(live(&settings));
+        }
         self.store.publisher().tell(&Post::Settings(settings));
     }
 
@@ -184,11 +213,21 @@ impl Control {
     }
 }
 
-fn tcp(listens: &[Listen]) -> impl Iterator<Item = SocketAddr> {
-    listens.iter().filter_map(|listen| match listen.addr {
-        ListenAddr::Tcp(addr) => Some(addr),
-        ListenAddr::Unix(_) => None,
-    })
+fn tcp_address(addr: &AdminListen, wanted: bool) -> Option<SocketAddr> {
+    match addr {
+        AdminListen::Tcp(addr) if wanted => Some(*addr),
+        _ => None,
+    }
+}
+
+/// What of the settings the Admin API follows while it runs.
+fn live(settings: &Settings) -> Live {
+    Live {
+        gui_origins: settings.admin_gui_url.clone(),
+        token: settings.admin_token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned()),
+        shows_server: settings.headers.server,
+        shows_latency: settings.headers.admin_latency,
+    }
 }
 
 /// Listeners as Kong shows them in `GET /`.
@@ -201,9 +240,10 @@ fn listeners(addrs: impl Iterator<Item = SocketAddr>) -> Value {
         .collect()
 }
 
-fn admin_address(listen: &Listen) -> AdminListen {
-    match &listen.addr {
-        ListenAddr::Tcp(addr) => AdminListen::Tcp(*addr),
-        ListenAddr::Unix(path) => AdminListen::Unix(path.clone()),
+fn admin_address(listen: &Listen, surface: Surface) -> (AdminListen, Surface) {
+    match (&listen.addr, surface) {
+        (ListenAddr::Tcp(addr), surface) => (AdminListen::Tcp(*addr), surface),
+        (ListenAddr::Unix(path), Surface::Status) => (AdminListen::Unix(path.clone()), surface),
+        (ListenAddr::Unix(path), _) => (AdminListen::Unix(path.clone()), Surface::AdminSocket),
     }
 }

@@ -265,6 +265,10 @@ impl Job<'_> {
 
     /// Ends the request on the connection: what is left of the body is read and dropped, or the connection closes.
     pub async fn finish_body(&mut self) -> Next {
+        // An answer that came before the body was looked at leaves it in the client's buffer.
+        if self.x.body.take_at_hand(self.client.buf.bytes()).is_err() {
+            self.x.keep = false;
+        }
         let fit = self.x.keep && !self.client.deadline.is_over();
         if !fit || !self.x.body.may_drain() {
             self.client.deadline.clear();

@@ -84,6 +84,7 @@ pub struct Core {
     pub draining: Cell<bool>,
     rules: RefCell<Rc<Rules>>,
     records: RefCell<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "an exchange is large and changes hands for every request")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     name_waiters: RefCell<Vec<Waker>>,
 }

@@ -12,6 +12,7 @@ use crate::http::encode::request_id;
 use crate::http::fields::Fields;
 use crate::http::fields::Span;
 use crate::http::framing;
+use crate::http::head::Method;
 use crate::http::head::RequestHead;
 use crate::http::head::ResponseHead;
 use crate::http::head::Version;
@@ -156,7 +157,7 @@ pub async fn serve(core: &Core, client: &mut Client, x: &mut Exchange) -> Next {
         Some(fault) => {
             // Without a length the end of the connection is the end of the body, unless it is a reset.
             if fault == Fault::Truncated && job.x.head.version == Version::Http10 {
-                job.client.conn.reset_on_drop();
+                job.client.conn.reset();
             }
             Next::Close
         }
@@ -230,7 +231,8 @@ impl Job<'_> {
         let peer = self.client.facts.peer.ip();
         x.trusted = settings.trusted_ips.contains(Some(peer));
         x.client_ip = Some(if x.trusted { real_ip(&x.head.fields, src, peer, self.rules) } else { peer });
-        match hop::max_forwards(&x.head, src) {
+        let max_forwards = if x.head.method == Method::Options { hop::max_forwards(&x.head, src) } else { None };
+        match max_forwards {
             Some(0) => {
                 x.reply.empty(200);
                 Err(Fault::Reply)

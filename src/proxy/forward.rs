@@ -81,8 +81,7 @@ impl Job<'_> {
             return peers;
         }
         core.wait_for_names(|| !core.state.borrow().peers(service).is_pending()).await;
-        let peers = core.state.borrow().peers(service);
-        peers
+        core.state.borrow().peers(service)
     }
 
     /// spec/balancer.md section 2. On a retry nothing specific is said.

@@ -183,19 +183,13 @@ impl Conn {
         }
     }
 
-    /// Ends the connection so that the peer sees a reset, not a regular end: for a truncated answer whose end the client
-    /// would otherwise take for the regular one (HTTP/1.0 without a length).
-    pub fn reset_on_drop(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        // Safety: plain setsockopt with a properly sized value.
+    /// Ends the connection at once so that the peer sees a reset, not a regular end: for a truncated answer whose end the
+    /// client would otherwise take for the regular one (HTTP/1.0 without a length). Operations under way complete.
+    pub fn reset(&self) {
+        let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        // Safety: connect reads the structure of the length given; for a TCP socket "no address" means abort.
         unsafe {
-            libc::setsockopt(
-                self.fd,
-                libc::SOL_SOCKET,
-                libc::SO_LINGER,
-                (&raw const linger).cast(),
-                size_of::<libc::linger>() as libc::socklen_t,
-            );
+            libc::connect(self.fd, &raw const nowhere, size_of::<libc::sockaddr>() as libc::socklen_t);
         }
     }
 }

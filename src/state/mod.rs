@@ -12,4 +12,4 @@ pub mod peers;
 pub mod spec;
 
 #[cfg(test)]
-mod replay;
+mod compile_replay;

@@ -32,8 +32,20 @@ fn post(gateway: &Gateway, path: &str, body: &str) -> Response {
 fn malformed_json_is_one_error_everywhere() {
     let gateway = Gateway::start(Driver::any());
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let bodies =
-        ["", "{", "{\"name\":}", "nonsense", "{\"a\":1}x", "[1]", "1", "\"text\"", "null", "{\"a\":\"\\ud800\"}", "\u{feff}{}", &deep];
+    let bodies = [
+        "",
+        "{",
+        "{\"name\":}",
+        "nonsense",
+        "{\"a\":1}x",
+        "[1]",
+        "1",
+        "\"text\"",
+        "null",
+        "{\"a\":\"\\ud800\"}",
+        "\u{feff}{}",
+        &deep,
+    ];
     for body in bodies {
         for path in ["/services", "/consumers", "/plugins"] {
             let answer = post(&gateway, path, body);
@@ -42,7 +54,11 @@ fn malformed_json_is_one_error_everywhere() {
             let answer = answer.json();
             let message = answer["message"].as_str().unwrap_or_default();
             // Of a limit it says which.
-            let want = if body.len() > 64 { "Cannot parse JSON body: nested deeper than 64 levels" } else { "Cannot parse JSON body" };
+            let want = if body.len() > 64 {
+                "Cannot parse JSON body: nested deeper than 64 levels"
+            } else {
+                "Cannot parse JSON body"
+            };
             assert_eq!(message, want, "{path} {shown:?}");
         }
     }
@@ -57,7 +73,11 @@ fn wrong_types_unknown_fields_and_missing_ones_are_told_together() {
     gateway.create("/services", json!({"name": "s", "host": "h.test"}));
     let violation = |fields: Value, message: &str| json!({"code": 2, "name": "schema violation", "message": message, "fields": fields});
     let table = [
-        ("/services", json!({}), violation(json!({"host": "required field missing"}), "schema violation (host: required field missing)")),
+        (
+            "/services",
+            json!({}),
+            violation(json!({"host": "required field missing"}), "schema violation (host: required field missing)"),
+        ),
         (
             "/services",
             json!({"host": "a.b", "port": "80"}),
@@ -79,7 +99,11 @@ fn wrong_types_unknown_fields_and_missing_ones_are_told_together() {
                 "schema violation (paths.2: should start with: / (fixed path) or ~/ (regex path))",
             ),
         ),
-        ("/plugins", json!({}), violation(json!({"name": "required field missing"}), "schema violation (name: required field missing)")),
+        (
+            "/plugins",
+            json!({}),
+            violation(json!({"name": "required field missing"}), "schema violation (name: required field missing)"),
+        ),
         (
             "/plugins",
             json!({"name": "key-auth", "config": {"keys": "x"}}),
@@ -111,7 +135,13 @@ fn unknown_ids_paths_methods_and_references_have_their_errors() {
         ("GET", "/services/none".to_owned(), None, 404, json!({"message": "Not found"})),
         ("GET", format!("/routes/{nobody}"), None, 404, json!({"message": "Not found"})),
         ("GET", "/no-such-thing".to_owned(), None, 404, json!({"message": "Not found"})),
-        ("POST", "/services/none/routes".to_owned(), Some(json!({"paths": ["/"]})), 404, json!({"message": "Not found"})),
+        (
+            "POST",
+            "/services/none/routes".to_owned(),
+            Some(json!({"paths": ["/"]})),
+            404,
+            json!({"message": "Not found"}),
+        ),
         ("PUT", "/services".to_owned(), Some(json!({})), 405, json!({"message": "Method not allowed"})),
         (
             "PATCH",
@@ -160,7 +190,9 @@ fn a_body_above_10_mib_is_413_on_the_admin_api() {
     assert_eq!(answer.json()["fields"], json!({"nothing": "unknown field"}), "10 MiB are read");
     // Without an announced length as well.
     let mut client = gateway.admin_client();
-    client.send("POST /consumers HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(
+        "POST /consumers HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     for _ in 0..11 {
         client.send_what_is_taken(format!("{:x}\r\n{}\r\n", 1 << 20, " ".repeat(1 << 20)).as_bytes());
     }
@@ -174,10 +206,45 @@ fn random_admin_input_is_never_a_5xx() {
     let gateway = Gateway::start(Driver::any());
     gateway.service("s", 1, json!({}));
     let mut rng = fastrand::Rng::with_seed(7);
-    let names = ["name", "host", "port", "paths", "service", "id", "config", "tags", "username", "target", "weight", "protocols",
-        "headers", "methods", "url", "created_at", "key", "ttl", "consumer", "healthchecks", "algorithm", "enabled"];
-    let paths = ["/services", "/routes", "/consumers", "/plugins", "/upstreams", "/services/s", "/services/s/plugins", "/key-auths",
-        "/upstreams/x/targets", "/schemas/services/validate", "/consumers/%ff", "/services/%00", "/routes?size=%31&offset=%%%"];
+    let names = [
+        "name",
+        "host",
+        "port",
+        "paths",
+        "service",
+        "id",
+        "config",
+        "tags",
+        "username",
+        "target",
+        "weight",
+        "protocols",
+        "headers",
+        "methods",
+        "url",
+        "created_at",
+        "key",
+        "ttl",
+        "consumer",
+        "healthchecks",
+        "algorithm",
+        "enabled",
+    ];
+    let paths = [
+        "/services",
+        "/routes",
+        "/consumers",
+        "/plugins",
+        "/upstreams",
+        "/services/s",
+        "/services/s/plugins",
+        "/key-auths",
+        "/upstreams/x/targets",
+        "/schemas/services/validate",
+        "/consumers/%ff",
+        "/services/%00",
+        "/routes?size=%31&offset=%%%",
+    ];
     let methods = ["POST", "PUT", "PATCH", "GET", "DELETE", "OPTIONS", "HEAD", "FROB"];
     for round in 0..600 {
         let mut object = serde_json::Map::new();
@@ -191,7 +258,14 @@ fn random_admin_input_is_never_a_5xx() {
             ("HEAD", _) => continue,
             (_, true) => {
                 let text: String = (0..rng.usize(1..6))
-                    .map(|_| format!("{}{}={}&", names[rng.usize(..names.len())], ["", "[]", "[1].x", "[a", ".b.c"][rng.usize(..5)], rng.alphanumeric()))
+                    .map(|_| {
+                        format!(
+                            "{}{}={}&",
+                            names[rng.usize(..names.len())],
+                            ["", "[]", "[1].x", "[a", ".b.c"][rng.usize(..5)],
+                            rng.alphanumeric()
+                        )
+                    })
                     .collect();
                 send(&gateway, method, path, "application/x-www-form-urlencoded", text.as_bytes())
             }
@@ -213,7 +287,9 @@ fn random_value(rng: &mut fastrand::Rng, depth: usize) -> Value {
         6 => (0..rng.usize(..4)).map(|_| random_value(rng, depth + 1)).collect(),
         _ => {
             let keys = ["id", "name", "x-a", "", "é", "active", "key_names"];
-            Value::Object((0..rng.usize(..3)).map(|_| (keys[rng.usize(..7)].to_owned(), random_value(rng, depth + 1))).collect())
+            Value::Object(
+                (0..rng.usize(..3)).map(|_| (keys[rng.usize(..7)].to_owned(), random_value(rng, depth + 1))).collect(),
+            )
         }
     }
 }

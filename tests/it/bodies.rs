@@ -328,7 +328,10 @@ fn a_body_above_the_limit_is_413_whatever_its_framing() {
     let gateway = Gateway::with(Driver::any(), &[("client_max_body_size", "1k")]);
     gateway.proxy_to(peer.port);
     let sized = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n{}", "x".repeat(1025));
-    let chunked = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n401\r\n{}\r\n0\r\n\r\n", "x".repeat(1025));
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n401\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(1025)
+    );
     for request in [sized, chunked] {
         let answer = gateway.connect().ask(&request).must_be(413);
         assert_eq!(answer.header("connection"), Some("close"));

@@ -69,7 +69,11 @@ fn a_truncated_body_is_visibly_truncated(driver: Driver) {
             assert!(answer.truncated, "{path} for HTTP/1.0, reset {reset}: {}{}", answer.head, answer.text());
         }
         let answer = gateway.connect().ask("GET /until-close HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200);
-        assert_eq!((answer.text().as_str(), answer.truncated), ("only a part", reset), "an end is an end, a reset is not");
+        assert_eq!(
+            (answer.text().as_str(), answer.truncated),
+            ("only a part", reset),
+            "an end is an end, a reset is not"
+        );
     }
 }
 

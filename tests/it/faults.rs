@@ -73,7 +73,11 @@ fn a_refusing_target_costs_nobody_an_error(driver: Driver) {
             assert_eq!(answer.text(), "hello");
             let arrived = peer.arrived();
             assert_eq!(arrived.body, b"hi", "{method}");
-            assert_eq!(arrived.header("host"), Some(format!("127.0.0.1:{}", peer.port).as_str()), "that of the target asked");
+            assert_eq!(
+                arrived.header("host"),
+                Some(format!("127.0.0.1:{}", peer.port).as_str()),
+                "that of the target asked"
+            );
         }
     }
 }
@@ -278,7 +282,11 @@ fn an_upstream_without_usable_targets_is_503() {
     let check = || {
         let answer = gateway.get("/").must_be(503);
         assert_eq!(answer.json()["message"], "failure to get a peer from the ring-balancer");
-        assert!(answer.header("x-kong-response-latency").is_some() && answer.header("via").is_none(), "{}", answer.head);
+        assert!(
+            answer.header("x-kong-response-latency").is_some() && answer.header("via").is_none(),
+            "{}",
+            answer.head
+        );
     };
     check();
     let target = json!({"target": format!("127.0.0.1:{}", peer.port), "weight": 0});
@@ -331,7 +339,8 @@ fn a_client_that_goes_away_costs_its_own_request_only(driver: Driver) {
         peer.arrived();
         drop(client);
         let mut half = TcpStream::connect(("127.0.0.1", gateway.proxy)).expect("the gateway listens");
-        std::io::Write::write_all(&mut half, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").expect("taken");
+        std::io::Write::write_all(&mut half, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+            .expect("taken");
         drop(half);
         assert_eq!(gateway.get("/").must_be(200).text(), "hello");
         peer.arrived();

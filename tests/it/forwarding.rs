@@ -89,7 +89,8 @@ fn a_trusted_peer_is_believed_about_the_client() {
         let arrived = peer.arrived();
         assert_eq!(arrived.header("x-real-ip"), Some(want), "real_ip_recursive = {recursive}");
         assert_eq!(arrived.header("x-forwarded-for"), Some(format!("{list}, 127.0.0.1").as_str()));
-        for (name, want) in [("proto", "https"), ("host", "h.test"), ("port", "444"), ("path", "/p"), ("prefix", "/q")] {
+        for (name, want) in [("proto", "https"), ("host", "h.test"), ("port", "444"), ("path", "/p"), ("prefix", "/q")]
+        {
             assert_eq!(arrived.header(&format!("x-forwarded-{name}")), Some(want), "{name}");
         }
     }
@@ -125,7 +126,9 @@ fn what_we_add_cannot_be_stripped_by_naming_it(driver: Driver) {
     gateway.connect().ask(request).must_be(200);
     let arrived = peer.arrived();
     assert_eq!(arrived.body, b"hi");
-    for name in ["host", "content-length", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "x-kong-request-id"] {
+    for name in
+        ["host", "content-length", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "x-kong-request-id"]
+    {
         assert!(arrived.header(name).is_some(), "{name} is gone: {}", arrived.head);
     }
 }
@@ -290,9 +293,12 @@ fn answers_without_a_body_have_none_and_keep_the_connection(driver: Driver) {
     });
     let gateway = behind(driver, &peer, &[]);
     let mut client = gateway.connect();
-    for (method, path, length) in
-        [("GET", "/204", None), ("GET", "/304", Some("7")), ("HEAD", "/head", Some("1000000")), ("HEAD", "/head-chunked", None)]
-    {
+    for (method, path, length) in [
+        ("GET", "/204", None),
+        ("GET", "/304", Some("7")),
+        ("HEAD", "/head", Some("1000000")),
+        ("HEAD", "/head-chunked", None),
+    ] {
         client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let head = client.head();
         assert_eq!(head.header("content-length"), length, "{path}: {}", head.head);

@@ -144,10 +144,18 @@ fn the_body_of_a_refused_request_is_not_the_next_request(driver: Driver) {
 fn equal_lengths_collapse_and_odd_but_clear_requests_pass(driver: Driver) {
     let (gateway, peer) = behind(driver);
     let table: &[(&str, &str, Option<&str>)] = &[
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", "POST / HTTP/1.1", Some("2")),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+            "POST / HTTP/1.1",
+            Some("2"),
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2, 2\r\n\r\nhi", "POST / HTTP/1.1", Some("2")),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0002\r\n\r\nhi", "POST / HTTP/1.1", Some("2")),
-        ("POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n2\r\nhi\r\n0\r\n\r\n", "POST / HTTP/1.1", Some("2")),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            "POST / HTTP/1.1",
+            Some("2"),
+        ),
         ("GET http://other.test/x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x HTTP/1.1", None),
         ("FOO /m HTTP/1.1\r\nHost: a\r\n\r\n", "FOO /m HTTP/1.1", None),
         ("GET / HTTP/1.1\r\nHost: [::1]:80\r\nX:\r\n\r\n", "GET / HTTP/1.1", None),
@@ -178,7 +186,8 @@ fn targets_are_normalised_once_for_matching_and_forwarding(driver: Driver) {
     gateway.create("/services/s/routes", json!({"name": "locked", "paths": ["/locked"], "strip_path": false}));
     gateway.create("/routes/locked/plugins", json!({"name": "key-auth"}));
     let mut client = gateway.connect();
-    for path in ["/locked/x", "/open/../locked/x", "/%6cocked/x", "//locked//x", "/./locked/x", "/open/%2e%2e/locked/x"] {
+    for path in ["/locked/x", "/open/../locked/x", "/%6cocked/x", "//locked//x", "/./locked/x", "/open/%2e%2e/locked/x"]
+    {
         let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(answer.status, 401, "{path}");
     }

@@ -86,9 +86,8 @@ fn part_1_a_service_and_a_route(tutorial: &Tutorial) -> String {
     assert_eq!(service["host"], "localhost");
     assert_eq!(service["port"], tutorial.services[0].port());
     let id = service["id"].as_str().expect("an id").to_owned();
-    tutorial.id_of(&format!(
-        "curl -X POST --url http://localhost:8001/routes --data 'paths[]=/' --data 'service.id={id}'"
-    ));
+    tutorial
+        .id_of(&format!("curl -X POST --url http://localhost:8001/routes --data 'paths[]=/' --data 'service.id={id}'"));
     tutorial.must_say_hello();
     let answer = tutorial.curl("curl -X GET --url http://localhost:8000/").must_be(200);
     let token = concat!("ringway/", env!("CARGO_PKG_VERSION"));
@@ -185,7 +184,8 @@ fn part_5_the_gateway_is_killed_and_started_again(tutorial: &mut Tutorial, key: 
     let list = |tutorial: &Tutorial, path: &str| {
         tutorial.curl(&format!("curl http://localhost:8001{path}")).must_be(200).json()
     };
-    let paths = ["/services", "/routes", "/plugins", "/consumers", "/key-auths", "/upstreams", "/upstreams/localhost/targets"];
+    let paths =
+        ["/services", "/routes", "/plugins", "/consumers", "/key-auths", "/upstreams", "/upstreams/localhost/targets"];
     let before = paths.map(|path| list(tutorial, path));
     tutorial.gateway.kill();
     tutorial.gateway.restart();
@@ -297,7 +297,10 @@ fn everything_goes_by_name_as_well_as_by_id(driver: Driver) {
     tutorial.curl("curl http://localhost:8000/third").must_be(200);
     tutorial.curl("curl -X DELETE http://localhost:8001/routes/third").must_be(204);
     tutorial.curl("curl -X DELETE http://localhost:8001/routes/home").must_be(204);
-    assert_eq!(tutorial.curl("curl http://localhost:8000/").must_be(404).json()["message"], "no Route matched with those values");
+    assert_eq!(
+        tutorial.curl("curl http://localhost:8000/").must_be(404).json()["message"],
+        "no Route matched with those values"
+    );
 }
 
 fn lists_and_deletes_work(driver: Driver) {

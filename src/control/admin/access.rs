@@ -21,12 +21,13 @@ impl Access {
 
     /// # Errors
     /// 401 without the token; 403 for a change that a page of a foreign origin asks for.
-    pub fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    pub fn check(&self, method: &Method, headers: &HeaderMap, asks_token: bool) -> Result<(), Problem> {
         // A browser asks permission without credentials.
         if *method == Method::OPTIONS {
             return Ok(());
         }
-        if let Some(token) = &self.token
+        if asks_token
+            && let Some(token) = &self.token
             && !given_token(headers).is_some_and(|given| same(given.as_bytes(), token.as_bytes()))
         {
             return Err(Problem::Plain(
@@ -49,13 +50,15 @@ impl Access {
         }
     }
 
-    /// The value of `Access-Control-Allow-Origin`.
-    pub fn allow_origin(&self, headers: &HeaderMap) -> String {
+    /// The value of `Access-Control-Allow-Origin`, if a browser is to be told one. Unlike Kong, no page may read the
+    /// answers just because no origin was configured: keys and passwords are among them.
+    pub fn allow_origin(&self, headers: &HeaderMap) -> Option<String> {
         let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
         match (self.gui_origins.first(), origin) {
-            (None, origin) => origin.unwrap_or("*").to_string(),
-            (Some(_), Some(origin)) if self.gui_origins.iter().any(|known| known == origin) => origin.to_string(),
-            (Some(first), _) => first.clone(),
+            (None, None) => Some("*".to_string()),
+            (None, Some(_)) => None,
+            (Some(_), Some(origin)) if self.gui_origins.iter().any(|known| known == origin) => Some(origin.to_string()),
+            (Some(first), _) => Some(first.clone()),
         }
     }
 }
@@ -82,7 +85,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, HeaderValue::from_static(value));
         }
-        access.check(&method, &map).err().map_or(200, |problem| problem.into_reply().status.as_u16())
+        access.check(&method, &map, true).err().map_or(200, |problem| problem.into_reply().status.as_u16())
     }
 
     #[test]
@@ -94,10 +97,11 @@ mod tests {
         assert_eq!(status(&access, Method::GET, &[("kong-admin-token", "secret")]), 200);
         assert_eq!(status(&access, Method::GET, &[("authorization", "Bearer secret")]), 200);
         assert_eq!(status(&access, Method::OPTIONS, &[]), 200);
+        assert!(access.check(&Method::GET, &HeaderMap::new(), false).is_ok(), "a unix socket asks for none");
     }
 
     #[test]
-    fn foreign_pages_may_read_but_not_change() {
+    fn foreign_pages_may_not_change_anything() {
         let access = Access::new(vec!["http://localhost:8002".into()], None);
         assert_eq!(status(&access, Method::POST, &[]), 200);
         assert_eq!(status(&access, Method::GET, &[("origin", "http://evil.test")]), 200);
@@ -114,10 +118,10 @@ mod tests {
             access.allow_origin(&map)
         };
         let open = Access::new(Vec::new(), None);
-        assert_eq!(open.allow_origin(&HeaderMap::new()), "*");
-        assert_eq!(origin(&open, "http://a"), "http://a");
+        assert_eq!(open.allow_origin(&HeaderMap::new()).as_deref(), Some("*"));
+        assert_eq!(origin(&open, "http://a"), None, "a page from anywhere must not read keys");
         let listed = Access::new(vec!["http://a".into(), "http://b".into()], None);
-        assert_eq!(origin(&listed, "http://b"), "http://b");
-        assert_eq!(origin(&listed, "http://c"), "http://a");
+        assert_eq!(origin(&listed, "http://b").as_deref(), Some("http://b"));
+        assert_eq!(origin(&listed, "http://c").as_deref(), Some("http://a"));
     }
 }

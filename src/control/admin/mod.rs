@@ -44,6 +44,7 @@ use serde_json::Map;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use uuid::Uuid;
@@ -86,10 +87,19 @@ pub struct AdminConfig {
     /// `configuration` of `GET /`, with secrets already hidden.
     pub configuration: Map<String, Value>,
     pub plugins: Vec<PluginInfo>,
-    /// Origins (`scheme://host[:port]`) from which a browser may change things.
+    pub live: Live,
+}
+
+/// What may change while the Admin API runs.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Origins (`scheme://host[:port]`) from which a browser may use the Admin API.
     pub gui_origins: Vec<String>,
-    /// When set, every request must bring it.
+    /// When set, every request over TCP must bring it.
     pub token: Option<String>,
+    /// Whether answers carry `Server`, respectively `X-Kong-Admin-Latency`.
+    pub shows_server: bool,
+    pub shows_latency: bool,
 }
 
 /// The head of one request.
@@ -106,6 +116,8 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
     Admin,
+    /// The Admin API on a unix socket, which its file mode guards: no token is asked for.
+    AdminSocket,
     /// Read-only and open to monitoring.
     Status,
 }
@@ -120,11 +132,16 @@ pub struct Admin<P: Publish> {
     node: Arc<dyn Node>,
     configuration: Map<String, Value>,
     plugins: Vec<PluginInfo>,
-    access: Access,
+    live: RwLock<Arc<(Live, Access)>>,
     admin_paths: Paths,
     status_paths: Paths,
     /// Set by an operator who takes the node out of rotation.
     draining: AtomicBool,
+}
+
+fn with_access(live: Live) -> Arc<(Live, Access)> {
+    let access = Access::new(live.gui_origins.clone(), live.token.clone());
+    Arc::new((live, access))
 }
 
 /// A request on its way to the handler of its endpoint.
@@ -144,10 +161,19 @@ impl<P: Publish> Admin<P> {
             store,
             node,
             configuration: config.configuration,
-            access: Access::new(config.gui_origins, config.token),
+            live: RwLock::new(with_access(config.live)),
             plugins: config.plugins,
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Changes what may change while running.
+    pub fn set_live(&self, live: Live) {
+        *self.live.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = with_access(live);
+    }
+
+    fn live(&self) -> Arc<(Live, Access)> {
+        self.live.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// Answers one request. Its body is read when, and only when, the head is acceptable and the method takes one.
@@ -161,30 +187,38 @@ impl<P: Publish> Admin<P> {
         let asked_headers = request.headers.get("access-control-request-headers");
         let asked_headers = asked_headers.and_then(|asked| asked.to_str().ok()).unwrap_or("Content-Type").to_string();
         let preflight = request.method == Method::OPTIONS;
-        let origin = self.access.allow_origin(&request.headers);
-        let mut reply = match self.judge(request, body, surface).await {
+        let live = self.live();
+        let (live, access) = &*live;
+        let origin = access.allow_origin(&request.headers);
+        let mut reply = match self.judge(access, request, body, surface).await {
             Ok(reply) => reply,
             Err(problem) => problem.into_reply(),
         };
         if preflight && reply.status == StatusCode::NO_CONTENT {
             reply = reply.with("Access-Control-Allow-Headers", asked_headers);
         }
+        if let Some(origin) = origin {
+            reply = reply.with("Access-Control-Allow-Origin", origin).with("Access-Control-Allow-Credentials", "true");
+        }
+        if live.shows_latency {
+            reply = reply.with("X-Kong-Admin-Latency", started.elapsed().as_millis());
+        }
+        if live.shows_server {
+            reply = reply.with("Server", SERVER);
+        }
         reply
-            .with("Access-Control-Allow-Origin", origin)
-            .with("Access-Control-Allow-Credentials", "true")
-            .with("X-Kong-Admin-Latency", started.elapsed().as_millis())
-            .with("Server", SERVER)
     }
 
     async fn judge(
         &self,
+        access: &Access,
         request: Request,
         body: impl Future<Output = Result<Bytes, Problem>>,
         surface: Surface,
     ) -> Result<Reply, Problem> {
         let paths = match surface {
-            Surface::Admin => {
-                self.access.check(&request.method, &request.headers)?;
+            Surface::Admin | Surface::AdminSocket => {
+                access.check(&request.method, &request.headers, surface == Surface::Admin)?;
                 &self.admin_paths
             }
             Surface::Status => &self.status_paths,

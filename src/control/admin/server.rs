@@ -2,6 +2,8 @@
 //! Owns: sockets and the reading of bodies. Never: knows what a request means (that is `Admin`).
 //! Always: a socket file is reachable by its owner alone from the moment it has its name.
 
+use crate::control::access_log::AdminLog;
+use crate::control::access_log::AdminRecord;
 use crate::control::admin::Admin;
 use crate::control::admin::Request;
 use crate::control::admin::Surface;
@@ -20,12 +22,16 @@ use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::header::REFERER;
+use hyper::header::USER_AGENT;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
@@ -47,9 +53,13 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+/// Listeners that are bound and do not serve yet.
+pub struct Bound {
+    sockets: Vec<(Socket, Surface)>,
+}
+
 /// The running listeners; they end with `stop`, or at once when this is dropped.
 pub struct AdminServer {
-    local: Vec<Listen>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -59,30 +69,38 @@ enum Socket {
     Unix(UnixListener, PathBuf),
 }
 
-impl AdminServer {
-    /// Binds every address, then serves. Must be called inside a tokio runtime.
+impl Bound {
+    /// Binds every address. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// The first address that cannot be bound, by name; then nothing is served.
-    pub fn start<P: Publish>(admin: Arc<Admin<P>>, listen: &[(Listen, Surface)]) -> io::Result<AdminServer> {
-        let mut sockets = Vec::new();
-        for (address, surface) in listen {
-            sockets.push((bind(address)?, *surface));
-        }
-        let (stop, stopped) = watch::channel(false);
-        let mut server = AdminServer { local: Vec::new(), stop, tasks: JoinSet::new() };
-        for (socket, surface) in sockets {
-            server.local.push(socket.local()?);
-            server.tasks.spawn(accept(socket, surface, admin.clone(), stopped.clone()));
-        }
-        Ok(server)
+    /// The first address that cannot be bound, by name.
+    pub fn bind(listen: &[(Listen, Surface)]) -> io::Result<Bound> {
+        let sockets = listen.iter().map(|(address, surface)| Ok((bind(address)?, *surface)));
+        Ok(Bound { sockets: sockets.collect::<io::Result<_>>()? })
     }
 
     /// The addresses in the order in which they were given, with the ports that the system chose.
-    pub fn local_addrs(&self) -> &[Listen] {
-        &self.local
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn local_addrs(&self) -> io::Result<Vec<(Listen, Surface)>> {
+        self.sockets.iter().map(|(socket, surface)| Ok((socket.local()?, *surface))).collect()
     }
 
+    /// Serves on every address. Must be called inside a tokio runtime.
+    /// Each request becomes a line of `log`, if there is one.
+    pub fn serve<P: Publish>(self, admin: Arc<Admin<P>>, log: Option<Arc<AdminLog>>) -> AdminServer {
+        let (stop, stopped) = watch::channel(false);
+        let mut server = AdminServer { stop, tasks: JoinSet::new() };
+        for (socket, surface) in self.sockets {
+            let serving = Serving { surface, admin: admin.clone(), log: log.clone() };
+            server.tasks.spawn(accept(socket, serving, stopped.clone()));
+        }
+        server
+    }
+}
+
+impl AdminServer {
     /// Accepts nothing more, lets requests in progress finish for as long as `patience`.
     pub async fn stop(mut self, patience: Duration) {
         // Nobody listens any more when every task has ended by itself.
@@ -146,7 +164,15 @@ impl Socket {
     }
 }
 
-async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P>>, mut stop: watch::Receiver<bool>) {
+/// What a listener's connections are served with.
+struct Serving<P: Publish> {
+    surface: Surface,
+    admin: Arc<Admin<P>>,
+    log: Option<Arc<AdminLog>>,
+}
+
+async fn accept<P: Publish>(socket: Socket, serving: Serving<P>, mut stop: watch::Receiver<bool>) {
+    let serving = Arc::new(serving);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -162,8 +188,8 @@ async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok(Stream::Tcp(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
-            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, surface, admin.clone(), stopped)),
+            Ok(Stream::Tcp(stream, peer)) => connections.spawn(serve(stream, Some(peer), serving.clone(), stopped)),
+            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, None, serving.clone(), stopped)),
             Err(error) => {
                 tracing::warn!("an admin connection could not be accepted: {error}");
                 // Out of descriptors: some must be given back before the next try makes sense.
@@ -182,7 +208,7 @@ async fn accept<P: Publish>(socket: Socket, surface: Surface, admin: Arc<Admin<P
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 enum Stream {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, IpAddr),
     Unix(tokio::net::UnixStream),
 }
 
@@ -190,9 +216,9 @@ impl Socket {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
             Socket::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
+                let (stream, peer) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(Stream::Tcp(stream, peer.ip()))
             }
             Socket::Unix(socket, _) => Ok(Stream::Unix(socket.accept().await?.0)),
         }
@@ -201,13 +227,13 @@ impl Socket {
 
 async fn serve<P: Publish>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    surface: Surface,
-    admin: Arc<Admin<P>>,
+    peer: Option<IpAddr>,
+    serving: Arc<Serving<P>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(respond(admin, surface, request).await) }
+        let serving = serving.clone();
+        async move { Ok::<_, Infallible>(respond(&serving, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -227,18 +253,36 @@ async fn serve<P: Publish>(
 }
 
 async fn respond<P: Publish>(
-    admin: Arc<Admin<P>>,
-    surface: Surface,
+    serving: &Serving<P>,
+    peer: Option<IpAddr>,
     request: hyper::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    let logged = serving.log.as_ref().map(|log| {
+        let text =
+            |name| head.headers.get(name).map(|value: &HeaderValue| value.as_bytes().to_vec()).unwrap_or_default();
+        let line = format!("{} {} {:?}", head.method, head.uri, head.version);
+        (log, line, text(REFERER), text(USER_AGENT))
+    });
     let request = Request {
         method: head.method,
         path: head.uri.path().to_string(),
         query: head.uri.query().unwrap_or_default().to_string(),
         headers: head.headers,
     };
-    admin.answer(request, read(body), surface).await.into_response()
+    let reply = serving.admin.answer(request, read(body), serving.surface).await;
+    if let Some((log, line, referer, user_agent)) = logged {
+        let (status, bytes_sent) = (reply.status.as_u16(), reply.body.len() as u64);
+        log.write(&AdminRecord {
+            peer,
+            request_line: line.as_bytes(),
+            status,
+            bytes_sent,
+            referer: &referer,
+            user_agent: &user_agent,
+        });
+    }
+    reply.into_response()
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Problem> {

@@ -3,6 +3,7 @@
 use crate::control::admin::Admin;
 use crate::control::admin::AdminConfig;
 use crate::control::admin::Counters;
+use crate::control::admin::Live;
 use crate::control::admin::Node;
 use crate::control::admin::PluginInfo;
 use crate::control::admin::Request;
@@ -149,7 +150,11 @@ pub async fn store(directory: &Path) -> Arc<Store<Fake>> {
 }
 
 pub fn admin(store: Arc<Store<Fake>>) -> Admin<Fake> {
-    let config = AdminConfig { configuration: Map::new(), plugins: plugins(), gui_origins: Vec::new(), token: None };
+    let config = AdminConfig {
+        configuration: Map::new(),
+        plugins: plugins(),
+        live: Live { gui_origins: Vec::new(), token: None, shows_server: true, shows_latency: true },
+    };
     Admin::new(config, store, Arc::new(FakeNode))
 }
 

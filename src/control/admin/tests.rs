@@ -2,7 +2,7 @@
 
 use crate::control::admin::Admin;
 use crate::control::admin::Surface;
-use crate::control::admin::server::AdminServer;
+use crate::control::admin::server::Bound;
 use crate::control::admin::server::Listen;
 use crate::control::admin::testing;
 use crate::control::admin::testing::Fake;
@@ -42,14 +42,16 @@ async fn tcp_and_unix_sockets_answer_and_end_in_order() {
     let path = directory.path().join("admin.sock");
     let listen = [
         (Listen::Tcp("127.0.0.1:0".parse().unwrap()), Surface::Admin),
-        (Listen::Unix(path.clone()), Surface::Admin),
+        (Listen::Unix(path.clone()), Surface::AdminSocket),
         (Listen::Tcp("127.0.0.1:0".parse().unwrap()), Surface::Status),
     ];
     let admin = Arc::new(admin);
-    let server = AdminServer::start(admin.clone(), &listen).unwrap();
-    let [Listen::Tcp(tcp), Listen::Unix(_), Listen::Tcp(status)] = server.local_addrs() else {
-        panic!("{:?}", server.local_addrs());
+    let bound = Bound::bind(&listen).unwrap();
+    let addrs = bound.local_addrs().unwrap();
+    let [(Listen::Tcp(tcp), _), (Listen::Unix(_), _), (Listen::Tcp(status), _)] = &addrs[..] else {
+        panic!("{addrs:?}");
     };
+    let server = bound.serve(admin.clone(), None);
     let created = exchange(tokio::net::TcpStream::connect(tcp).await.unwrap(), POST).await;
     assert!(created.starts_with("HTTP/1.1 201 Created\r\n"), "{created}");
     assert!(created.contains("x-ringway-config-version: 1\r\n"), "{created}");
@@ -73,9 +75,9 @@ async fn tcp_and_unix_sockets_answer_and_end_in_order() {
     let answer = exchange(tokio::net::TcpStream::connect(status).await.unwrap(), GET).await;
     assert!(answer.starts_with("HTTP/1.1 404"), "the status listener shows no configuration: {answer}");
 
-    let taken = AdminServer::start(admin.clone(), &[(Listen::Tcp(*tcp), Surface::Admin)]).err().unwrap();
+    let taken = Bound::bind(&[(Listen::Tcp(*tcp), Surface::Admin)]).err().unwrap();
     assert!(taken.to_string().contains(&format!("cannot listen on {tcp}")), "{taken}");
-    let taken = AdminServer::start(admin, &[(Listen::Unix(path.clone()), Surface::Admin)]).err().unwrap();
+    let taken = Bound::bind(&[(Listen::Unix(path.clone()), Surface::AdminSocket)]).err().unwrap();
     assert!(taken.to_string().contains("another process is listening"), "{taken}");
     server.stop(Duration::from_secs(1)).await;
     assert!(!path.exists());
@@ -85,10 +87,12 @@ async fn tcp_and_unix_sockets_answer_and_end_in_order() {
 async fn bodies_larger_than_the_limit_are_refused() {
     let (_directory, admin) = admin().await;
     let listen = [(Listen::Tcp("127.0.0.1:0".parse().unwrap()), Surface::Admin)];
-    let server = AdminServer::start(Arc::new(admin), &listen).unwrap();
-    let [Listen::Tcp(address)] = server.local_addrs() else {
+    let bound = Bound::bind(&listen).unwrap();
+    let addrs = bound.local_addrs().unwrap();
+    let [(Listen::Tcp(address), _)] = &addrs[..] else {
         panic!();
     };
+    let _server = bound.serve(Arc::new(admin), None);
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head =
         "POST /services HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10485761\r\n\r\n";

@@ -66,9 +66,11 @@ impl Peer {
     /// Answers every request with the same bytes, as long as the connection lives.
     pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        Self::scripted(move |accepted| {
-            while accepted.request().is_some() && accepted.stream.write_all(&bytes).is_ok() {}
-        })
+        Self::scripted(
+            move |accepted| {
+                while accepted.request().is_some() && accepted.stream.write_all(&bytes).is_ok() {}
+            },
+        )
     }
 
     /// Answers every request with 200 and `hello`.
