@@ -12,6 +12,8 @@ use std::collections::HashMap;
 const MEANT: &[(&str, &str)] = &[
     ("schema/routes", "the rules by protocol depend on the variant and are not listed"),
     ("schema/upstreams", "the default of healthchecks names its threshold too"),
+    ("options/cors-preflight", "a page of an origin that is not configured may not read answers"),
+    ("cors/origin", "a page of an origin that is not configured may not read answers"),
     ("page/nested-next", "which rows are on the second page depends on random ids"),
     ("routes/create-path-regex-bad", "the reason is that of another regex library"),
     ("routes/create-json-headers-empty-list", "refused by the rule it breaks, not by a compiler behind it"),
