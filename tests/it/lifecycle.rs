@@ -68,13 +68,17 @@ fn a_prefix_is_used_by_one_node_at_a_time() {
 #[test]
 fn errors_of_the_configuration_are_told_together_with_the_nearest_name() {
     let mut gateway = Gateway::unstarted(Driver::any(), &[]);
-    std::fs::write(gateway.file(), "prox_listen = off\nworkers = many\npg_host = db\n").expect("the prefix can be written to");
+    std::fs::write(gateway.file(), "prox_listen = off\nworkers = many\npg_host = db\n")
+        .expect("the prefix can be written to");
     for command in ["check", "start"] {
         let mut ringway = gateway.command(command);
         let output = ringway.output().expect("the program can be run");
         let text = said(&output);
         assert_eq!(output.status.code(), Some(1), "{command}: {text}");
-        assert!(text.contains("test.conf:1: unknown property \"prox_listen\"; did you mean \"proxy_listen\"?"), "{text}");
+        assert!(
+            text.contains("test.conf:1: unknown property \"prox_listen\"; did you mean \"proxy_listen\"?"),
+            "{text}"
+        );
         assert!(text.contains("test.conf:2: workers = many"), "{text}");
     }
     std::fs::write(gateway.file(), "pg_host = db\n").expect("the prefix can be written to");
@@ -179,7 +183,8 @@ fn int_ends_the_node_at_once(driver: Driver) {
 
 fn idle_and_waiting_connections_end_at_their_time(driver: Driver) {
     let peer = Peer::hello();
-    let timeouts = [("client_keepalive_timeout", "300ms"), ("client_header_timeout", "600ms"), ("client_keepalive_requests", "3")];
+    let timeouts =
+        [("client_keepalive_timeout", "300ms"), ("client_header_timeout", "600ms"), ("client_keepalive_requests", "3")];
     let gateway = Gateway::with(driver, &timeouts);
     gateway.proxy_to(peer.port);
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -208,7 +213,8 @@ fn a_reload_applies_what_may_change_and_a_broken_file_changes_nothing() {
     gateway.restart();
     gateway.proxy_to(peer.port);
     let mut kept = gateway.connect();
-    let ask = |client: &mut Client| client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200).header("via").is_some();
+    let ask =
+        |client: &mut Client| client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200).header("via").is_some();
     assert!(!ask(&mut kept));
     std::fs::write(gateway.file(), "headers = server_tokens\n").expect("the prefix can be written to");
     let reload = gateway.cli(&["reload"]);
@@ -232,7 +238,8 @@ fn the_access_log_has_one_line_for_each_request() {
     let gateway = Gateway::start(Driver::any());
     gateway.proxy_to(peer.port);
     let mut client = gateway.connect();
-    let fields = "Host: a\r\nReferer: http://r/\"x\"\r\nUser-Agent: curl/8\r\nAuthorization: Basic dXNlcjpzZWNyZXQ=\r\n";
+    let fields =
+        "Host: a\r\nReferer: http://r/\"x\"\r\nUser-Agent: curl/8\r\nAuthorization: Basic dXNlcjpzZWNyZXQ=\r\n";
     let id = client.ask(format!("GET /a?b=c HTTP/1.1\r\n{fields}\r\n")).must_be(200);
     let id = id.header("x-kong-request-id").expect("an id").to_owned();
     client.send("HEAD /second HTTP/1.0\r\n\r\nnot a request");

@@ -186,10 +186,10 @@ fn no_end_of_a_connection_leaks_a_descriptor(driver: Driver) {
             }
         }
     });
-    let gateway = Gateway::with(driver, &[("upstream_keepalive_idle_timeout", "100ms"), ("client_body_timeout", "200ms")]);
+    let gateway =
+        Gateway::with(driver, &[("upstream_keepalive_idle_timeout", "100ms"), ("client_body_timeout", "200ms")]);
     gateway.proxy_with(peer.port, json!({"read_timeout": 200, "retries": 0}), json!({"strip_path": false}));
-    let descriptors =
-        || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("the gateway runs").count();
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("the gateway runs").count();
     let active = || gateway.admin("GET", "/status", None).json()["server"]["connections_active"].as_u64();
     gateway.get("/").must_be(200);
     eventually("quiet", || (active() == Some(0)).then_some(()));
@@ -204,7 +204,8 @@ fn no_end_of_a_connection_leaks_a_descriptor(driver: Driver) {
                 clients.push(client);
             }
         }
-        for part in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"] {
+        for part in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"]
+        {
             let mut client = gateway.connect();
             client.send(part);
             clients.push(client);

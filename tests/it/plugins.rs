@@ -70,10 +70,14 @@ fn key_auth_does_what_its_configuration_says() {
     let arrived = peer.arrived();
     assert_eq!((arrived.header("x-key"), arrived.header("x-kept")), (None, Some("1")));
 
-    configure(json!({"key_in_header": false, "key_in_query": false, "key_in_body": true, "hide_credentials": false, "realm": "here"}));
+    configure(
+        json!({"key_in_header": false, "key_in_query": false, "key_in_body": true, "hide_credentials": false, "realm": "here"}),
+    );
     let refused = ask(&gateway, "/?k=secret", "X-Key: secret\r\n").must_be(401);
     assert_eq!(refused.header("www-authenticate"), Some("Key realm=\"here\""));
-    for (kind, body) in [("application/x-www-form-urlencoded", "a=b&k=secret"), ("application/json", "{\"k\":\"secret\"}")] {
+    for (kind, body) in
+        [("application/x-www-form-urlencoded", "a=b&k=secret"), ("application/json", "{\"k\":\"secret\"}")]
+    {
         let fields = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
         gateway.connect().ask(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")).must_be(200);
         assert_eq!(peer.arrived().body, body.as_bytes());
@@ -82,7 +86,10 @@ fn key_auth_does_what_its_configuration_says() {
     configure(json!({"key_in_header": true, "anonymous": "nobody", "run_on_preflight": false}));
     ask(&gateway, "/", "").must_be(200);
     let arrived = peer.arrived();
-    assert_eq!((arrived.header("x-consumer-username"), arrived.header("x-anonymous-consumer")), (Some("nobody"), Some("true")));
+    assert_eq!(
+        (arrived.header("x-consumer-username"), arrived.header("x-anonymous-consumer")),
+        (Some("nobody"), Some("true"))
+    );
     configure(json!({"anonymous": null}));
     ask(&gateway, "/", "").must_be(401);
     gateway.connect().ask("OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200);
@@ -99,7 +106,9 @@ fn a_credential_ends_at_its_time_and_with_its_consumer() {
     gateway.create("/consumers/c/key-auth", json!({"key": "short", "ttl": 1}));
     gateway.create("/consumers/c/key-auth", json!({"key": "long"}));
     ask(&gateway, "/", "apikey: short\r\n").must_be(200);
-    crate::harness::eventually("the key to expire", || (ask(&gateway, "/", "apikey: short\r\n").status == 401).then_some(()));
+    crate::harness::eventually("the key to expire", || {
+        (ask(&gateway, "/", "apikey: short\r\n").status == 401).then_some(())
+    });
     gateway.admin("GET", "/key-auths/short", None).must_be(404);
     ask(&gateway, "/", "apikey: long\r\n").must_be(200);
     gateway.admin("DELETE", "/consumers/c", None).must_be(204);
@@ -116,21 +125,31 @@ fn request_termination_answers_in_place_of_the_upstream() {
     for (config, status, kind, body) in [
         (json!({}), 503, json_type, "{\"message\":\"Service unavailable\"}"),
         (json!({"status_code": 403, "message": "So \"long\""}), 403, json_type, "{\"message\":\"So \\\"long\\\"\"}"),
-        (json!({"status_code": 200, "message": null, "body": "<h1>hi</h1>", "content_type": "text/html"}), 200, Some("text/html"), "<h1>hi</h1>"),
+        (
+            json!({"status_code": 200, "message": null, "body": "<h1>hi</h1>", "content_type": "text/html"}),
+            200,
+            Some("text/html"),
+            "<h1>hi</h1>",
+        ),
     ] {
         gateway.patch(&plugin, json!({"config": config}));
         let answer = ask(&gateway, "/x", "").must_be(status);
         assert_eq!((answer.header("content-type"), answer.text().as_str()), (kind, body));
         assert!(answer.header("x-kong-response-latency").is_some(), "{}", answer.head);
     }
-    gateway.patch(&plugin, json!({"config": {"trigger": "stop", "body": null, "content_type": null, "status_code": 503}}));
+    gateway
+        .patch(&plugin, json!({"config": {"trigger": "stop", "body": null, "content_type": null, "status_code": 503}}));
     ask(&gateway, "/", "").must_be(200);
     ask(&gateway, "/", "Stop: 1\r\n").must_be(503);
     ask(&gateway, "/?stop=1", "").must_be(503);
     gateway.patch(&plugin, json!({"config": {"trigger": null, "echo": true, "status_code": 200}}));
     let echo = ask(&gateway, "/x?a=b", "").must_be(200).json();
     assert_eq!((&echo["request"]["path"], &echo["request"]["query"]), (&json!("/x"), &json!({"a": "b"})), "{echo}");
-    assert_eq!((&echo["matched_route"]["name"], &echo["matched_service"]["name"]), (&json!("r"), &json!("s")), "{echo}");
+    assert_eq!(
+        (&echo["matched_route"]["name"], &echo["matched_service"]["name"]),
+        (&json!("r"), &json!("s")),
+        "{echo}"
+    );
     let refused = gateway.admin("PATCH", &plugin, Some(&json!({"config": {"message": "m", "body": "b"}}))).must_be(400);
     assert_eq!(refused.json()["name"], "schema violation");
 }
@@ -158,7 +177,11 @@ fn correlation_id_marks_a_request_and_echoes_the_mark() {
     let answer = ask(&gateway, "/", "X-Mark: mine\r\n");
     assert_eq!((answer.header("x-mark"), peer.arrived().header("x-mark")), (Some("mine"), Some("mine")));
     gateway.create("/routes/r/plugins", json!({"name": "request-termination"}));
-    assert_eq!(ask(&gateway, "/", "X-Mark: mine\r\n").must_be(503).header("x-mark"), Some("mine"), "answers of plugins too");
+    assert_eq!(
+        ask(&gateway, "/", "X-Mark: mine\r\n").must_be(503).header("x-mark"),
+        Some("mine"),
+        "answers of plugins too"
+    );
     gateway.patch(&plugin, json!({"config": {"generator": "tracker"}}));
     let answer = ask(&gateway, "/", "").must_be(503);
     let mark = answer.header("x-mark").expect("a mark");
@@ -179,11 +202,16 @@ fn the_most_specific_configuration_is_the_only_one_that_runs() {
     gateway.create("/consumers/c/key-auth", json!({"key": "of-c"}));
     gateway.create("/consumers/d/key-auth", json!({"key": "of-d"}));
     let id = |path: &str| gateway.admin("GET", path, None).must_be(200).json()["id"].clone();
-    let (service, route, consumer) = (json!({"id": id("/services/s")}), json!({"id": id("/routes/r")}), json!({"id": id("/consumers/c")}));
+    let (service, route, consumer) =
+        (json!({"id": id("/services/s")}), json!({"id": id("/routes/r")}), json!({"id": id("/consumers/c")}));
     let all = json!({"service": service, "route": route, "consumer": consumer});
     let message = |path: &str, key: &str| {
         let answer = ask(&gateway, path, &format!("apikey: {key}\r\n"));
-        if answer.status == 200 { "none".to_owned() } else { answer.json()["message"].as_str().unwrap_or_default().to_owned() }
+        if answer.status == 200 {
+            "none".to_owned()
+        } else {
+            answer.json()["message"].as_str().unwrap_or_default().to_owned()
+        }
     };
     assert_eq!(message("/", "of-c"), "none");
     // From the least to the most specific; each new one takes over.
@@ -212,7 +240,11 @@ fn the_most_specific_configuration_is_the_only_one_that_runs() {
     assert_eq!(message("/other", "of-c"), "service+consumer", "another route");
     assert_eq!(message("/other", "of-d"), "service");
     assert_eq!(message("/bare", "of-c"), "global", "a route without a service and a key");
-    assert_eq!(ask(&gateway, "/", "").must_be(503).json()["message"], "service+route", "the anonymous consumer has none of its own");
+    assert_eq!(
+        ask(&gateway, "/", "").must_be(503).json()["message"],
+        "service+route",
+        "the anonymous consumer has none of its own"
+    );
     // One that is disabled takes no part; one that is deleted neither.
     let (name, last) = plugins.pop().expect("eight of them");
     assert_eq!(message("/", "of-c"), name);

@@ -130,7 +130,9 @@ fn a_client_may_end_its_side_and_still_be_answered(driver: Driver) {
 fn no_request_of_a_broken_connection_is_served_twice(driver: Driver) {
     let peer = echo();
     let gateway = behind(driver, &peer);
-    let ask = |client: &mut Client, n: usize| client.ask(format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+    let ask = |client: &mut Client, n: usize| {
+        client.ask(format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"))
+    };
     let mut client = gateway.connect();
     for n in 0..50 {
         let answer = ask(&mut client, n);

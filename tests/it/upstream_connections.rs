@@ -157,7 +157,8 @@ fn a_name_leads_to_all_its_addresses_in_turn_and_is_followed_when_it_moves() {
     *addresses.lock().expect("no panics") = vec![Ipv4Addr::new(127, 0, 0, 2)];
     eventually("the name to have moved", || (answers(4) == ["two"; 4]).then_some(()));
     gateway.create("/upstreams", json!({"name": "moving.example.test"}));
-    gateway.create("/upstreams/moving.example.test/targets", json!({"target": format!("back.example.test:{}", one.port)}));
+    gateway
+        .create("/upstreams/moving.example.test/targets", json!({"target": format!("back.example.test:{}", one.port)}));
     assert_eq!(answers(2), ["two", "two"], "an upstream's targets are looked up too");
     *addresses.lock().expect("no panics") = vec![Ipv4Addr::new(127, 0, 0, 1)];
     eventually("the target to have moved", || (answers(4) == ["one"; 4]).then_some(()));
@@ -167,7 +168,8 @@ fn a_name_leads_to_all_its_addresses_in_turn_and_is_followed_when_it_moves() {
 fn the_hosts_file_goes_before_the_name_server() {
     let peer = Peer::hello();
     let mut gateway = Gateway::unstarted(Driver::any(), &[("dns_hostsfile", "hosts"), ("dns_resolver", "127.0.0.1:1")]);
-    std::fs::write(gateway.prefix().join("hosts"), "# own\n127.0.0.1  Named.Example.test other\n").expect("the prefix is there");
+    std::fs::write(gateway.prefix().join("hosts"), "# own\n127.0.0.1  Named.Example.test other\n")
+        .expect("the prefix is there");
     gateway.restart();
     for (n, host) in ["named.example.test", "other", "NAMED.example.TEST"].iter().enumerate() {
         gateway.create("/services", json!({"name": format!("s{n}"), "host": host, "port": peer.port}));

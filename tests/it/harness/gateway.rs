@@ -64,7 +64,15 @@ impl Gateway {
         ];
         let settings = basic.iter().chain(settings).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let prefix = tempfile::Builder::new().prefix("ringway-it-").tempdir().expect("temporary files can be made");
-        Self { prefix, driver: Some(driver), settings, process: None, proxy: 0, admin: admin_port.number, _admin_port: admin_port }
+        Self {
+            prefix,
+            driver: Some(driver),
+            settings,
+            process: None,
+            proxy: 0,
+            admin: admin_port.number,
+            _admin_port: admin_port,
+        }
     }
 
     /// Directory of the node.

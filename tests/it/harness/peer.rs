@@ -31,8 +31,6 @@ pub struct Peer {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Arrived {
-    /// Which connection, counted from 0.
-    pub connection: usize,
     /// Request line and fields with the empty line.
     pub head: String,
     pub headers: Vec<(String, String)>,
@@ -45,8 +43,6 @@ pub struct Arrived {
 /// One accepted connection, in the hands of a script.
 pub struct Accepted {
     pub stream: TcpStream,
-    /// Which connection, counted from 0.
-    pub number: usize,
     rest: Vec<u8>,
     arrivals: mpsc::Sender<Arrived>,
 }
@@ -94,9 +90,9 @@ impl Peer {
                 let _ = stream.set_nodelay(true);
                 let _ = stream.set_read_timeout(Some(PATIENCE));
                 let _ = stream.set_write_timeout(Some(PATIENCE));
-                let number = count.fetch_add(1, Ordering::SeqCst);
+                count.fetch_add(1, Ordering::SeqCst);
                 let (script, arrivals) = (script.clone(), sender.clone());
-                std::thread::spawn(move || script(&mut Accepted { stream, number, rest: Vec::new(), arrivals }));
+                std::thread::spawn(move || script(&mut Accepted { stream, rest: Vec::new(), arrivals }));
             }
         });
         Self { port, arrivals: Mutex::new(arrivals), connections, closing }
@@ -155,7 +151,7 @@ impl Accepted {
         let head = String::from_utf8_lossy(&self.rest.drain(..end).collect::<Vec<u8>>()).into_owned();
         let fields = head.trim_end().split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
         let headers = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-        Some(Arrived { connection: self.number, head, headers, body: Vec::new(), chunk_sizes: Vec::new() })
+        Some(Arrived { head, headers, body: Vec::new(), chunk_sizes: Vec::new() })
     }
 
     /// Tells the test of a request.
