@@ -11,6 +11,7 @@ mod faults;
 mod forwarding;
 mod lifecycle;
 mod load;
+mod logs;
 mod patience;
 mod plugins;
 mod smuggling;

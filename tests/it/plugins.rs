@@ -155,6 +155,37 @@ fn request_termination_answers_in_place_of_the_upstream() {
 }
 
 #[test]
+fn a_configured_text_cannot_add_a_header() {
+    let peer = Peer::hello();
+    let gateway = behind(&peer);
+    let evil = "x\r\nEvil: 1";
+    for (path, plugin) in [
+        (
+            "/routes/r/plugins",
+            json!({"name": "request-termination", "config": {"status_code": 200, "body": "b", "content_type": evil}}),
+        ),
+        ("/routes/r/plugins", json!({"name": "key-auth", "config": {"realm": evil}})),
+        (
+            "/routes/r/plugins",
+            json!({"name": "correlation-id", "config": {"header_name": evil, "echo_downstream": true}}),
+        ),
+    ] {
+        let made = gateway.admin("POST", path, Some(&plugin));
+        let answer = ask(&gateway, "/", "");
+        assert_eq!(answer.header("evil"), None, "{plugin} was answered {}: {}", made.status, answer.head);
+        if made.status == 201 {
+            let id = made.json()["id"].as_str().expect("an id").to_owned();
+            gateway.admin("DELETE", &format!("/plugins/{id}"), None).must_be(204);
+        }
+    }
+    let change = json!({"path": "/x HTTP/1.1\r\nEvil: 1\r\nX: "});
+    gateway.admin("PATCH", "/services/s", Some(&change)).must_be(400);
+    let upstream = json!({"name": "u", "host_header": "a\r\nEvil: 1"});
+    gateway.admin("POST", "/upstreams", Some(&upstream)).must_be(400);
+    peer.arrived_by_now().iter().for_each(|arrived| assert_eq!(arrived.header("evil"), None));
+}
+
+#[test]
 fn correlation_id_marks_a_request_and_echoes_the_mark() {
     let peer = Peer::hello();
     let gateway = behind(&peer);

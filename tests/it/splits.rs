@@ -18,6 +18,8 @@ on_both_drivers!(
     a_request_may_follow_a_streamed_body_in_the_same_piece,
     a_client_may_end_its_side_and_still_be_answered,
     no_request_of_a_broken_connection_is_served_twice,
+    half_an_upload_is_never_whole_to_the_upstream,
+    empty_lines_before_a_request_are_passed_over,
 );
 
 /// Answers with the method, the path and the body of each request.
@@ -142,4 +144,36 @@ fn no_request_of_a_broken_connection_is_served_twice(driver: Driver) {
         }
     }
     assert_eq!(peer.arrived_by_now().len(), 50);
+}
+
+fn half_an_upload_is_never_whole_to_the_upstream(driver: Driver) {
+    let peer = echo();
+    let gateway = behind(driver, &peer);
+    for buffering in [true, false] {
+        gateway.patch("/routes/r", json!({"request_buffering": buffering}));
+        let part = "p".repeat(100_000);
+        for head in ["Content-Length: 300000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"] {
+            let mut client = gateway.connect();
+            client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{head}{part}"));
+            if head.ends_with("186a0\r\n") {
+                client.send("\r\n");
+            }
+            client.finish_sending();
+            assert_ne!(client.read_to_end(), End::Open);
+            let text = String::from_utf8_lossy(&client.rest).into_owned();
+            assert!(!text.starts_with("HTTP/1.1 2"), "{head}: {text}");
+        }
+    }
+    assert_eq!(gateway.get("/end").text(), "GET /end ");
+    assert_eq!(peer.arrived().line(), "GET /end HTTP/1.1", "nothing before it was whole");
+}
+
+fn empty_lines_before_a_request_are_passed_over(driver: Driver) {
+    let peer = echo();
+    let gateway = behind(driver, &peer);
+    let mut client = gateway.connect();
+    // As old clients send behind a body (RFC 9112 section 2.2).
+    client.send("\r\nPOST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\n");
+    assert_eq!(client.response().must_be(200).text(), "POST /1 hi");
+    assert_eq!(client.ask("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200).text(), "GET /2 ");
 }

@@ -5,10 +5,13 @@ use std::net::TcpListener;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::mpsc;
 
 use serde_json::json;
 
 use crate::harness::Driver;
+use crate::harness::PATIENCE;
+use crate::harness::client::Client;
 use crate::harness::eventually;
 use crate::harness::gateway::Gateway;
 use crate::harness::on_both_drivers;
@@ -19,6 +22,7 @@ on_both_drivers!(
     connections_are_kept_as_the_settings_say,
     an_upstream_that_closes_or_speaks_http_1_0_is_taken_at_its_word,
     a_kept_connection_outlives_a_change_of_the_configuration,
+    a_connection_that_ended_while_it_was_kept_carries_no_post,
 );
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -38,7 +42,7 @@ fn connections_are_kept_as_the_settings_say(driver: Driver) {
         }
         assert_eq!(peer.connections(), connections, "{settings:?}");
     }
-    let (report, closed) = std::sync::mpsc::channel();
+    let (report, closed) = mpsc::channel();
     let peer = Peer::scripted(move |accepted| {
         accepted.request();
         accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -48,7 +52,7 @@ fn connections_are_kept_as_the_settings_say(driver: Driver) {
     let gateway = Gateway::with(driver, &[("upstream_keepalive_idle_timeout", "200ms")]);
     gateway.proxy_to(peer.port);
     gateway.connect().ask(GET).must_be(200);
-    closed.recv_timeout(crate::harness::PATIENCE).expect("an idle connection is closed at its time");
+    closed.recv_timeout(PATIENCE).expect("an idle connection is closed at its time");
 }
 
 fn an_upstream_that_closes_or_speaks_http_1_0_is_taken_at_its_word(driver: Driver) {
@@ -91,6 +95,52 @@ fn a_kept_connection_outlives_a_change_of_the_configuration(driver: Driver) {
         gateway.patch("/services/s", json!({"retries": n}));
     }
     assert_eq!(peer.connections(), 1);
+}
+
+fn a_connection_that_ended_while_it_was_kept_carries_no_post(driver: Driver) {
+    let (report, closed) = mpsc::channel();
+    let peer = Peer::scripted(move |accepted| {
+        accepted.request();
+        accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        accepted.finish_sending();
+        let _ = accepted.until_closed();
+        let _ = report.send(());
+    });
+    let gateway = Gateway::start(driver);
+    gateway.proxy_to(peer.port);
+    let mut client = gateway.connect();
+    for _ in 0..5 {
+        client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").must_be(200);
+        closed.recv_timeout(PATIENCE).expect("an ended connection is let go without waiting for its use");
+    }
+}
+
+#[test]
+fn ipv6_is_spoken_on_both_sides() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        return eprintln!("not run: this machine has no IPv6");
+    };
+    let peer = Peer::listening(listener, |accepted| {
+        while accepted.request().is_some() {
+            accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let gateway = Gateway::with(Driver::any(), &[("proxy_listen", "[::1]:0")]);
+    gateway.create("/services", json!({"name": "s", "host": "::1", "port": peer.port}));
+    gateway.create("/services/s/routes", json!({"paths": ["/literal"]}));
+    gateway.create("/upstreams", json!({"name": "u"}));
+    gateway.create("/upstreams/u/targets", json!({"target": format!("[::1]:{}", peer.port)}));
+    gateway.create("/services", json!({"name": "balanced", "host": "u"}));
+    gateway.create("/services/balanced/routes", json!({"paths": ["/balanced"]}));
+    for path in ["/literal", "/balanced"] {
+        let mut client = Client::connect_to(("::1", gateway.proxy));
+        client.ask(format!("GET {path} HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n")).must_be(200);
+        let arrived = peer.arrived();
+        assert_eq!((arrived.header("x-real-ip"), arrived.header("x-forwarded-for")), (Some("::1"), Some("::1")));
+        assert_eq!(arrived.header("x-forwarded-host"), Some("[::1]"));
+        let host = arrived.header("host").unwrap_or_default();
+        assert!(host.starts_with('[') && host.ends_with(&format!("]:{}", peer.port)), "{path}: {host}");
+    }
 }
 
 /// A name server that answers every A question with the addresses of now, and nothing else; records live for a second.
