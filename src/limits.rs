@@ -6,7 +6,8 @@ pub const CLIENT_READ_BYTES: usize = 4 << 10;
 /// Room for a response head and a small body, read in one piece.
 pub const UPSTREAM_READ_BYTES: usize = 20 << 10;
 /// Room kept in front of a response, so that the rewritten head and the body leave in one write without a copy of the body.
-pub const RESPONSE_HEADROOM_BYTES: usize = 2 << 10;
+/// The upstream's own head makes room too, so this is for what ours is longer; a still longer one costs a copy.
+pub const RESPONSE_HEADROOM_BYTES: usize = 512;
 /// Each of the two buffers that carry a streamed body.
 pub const STREAM_BUFFER_BYTES: usize = 64 << 10;
 /// A request body up to this size is held in memory until the upstream has answered, so that a failed try can be repeated;

@@ -228,10 +228,8 @@ impl Job<'_> {
         let mut out = std::mem::take(&mut self.x.out);
         out.clear();
         out.extend(CONTINUE);
-        self.arm_body_deadline();
-        let (result, out) = self.client.conn.writer.write_all(out).await;
         self.x.out = out;
-        result.map_err(|_| Fault::ClientGone)
+        self.write_out().await
     }
 
     /// Starts the read of the next piece of a streamed body.

@@ -109,7 +109,8 @@ async fn await_request(core: &Core, client: &mut Client, first: bool) -> bool {
     let rules = core.rules();
     let settings = &rules.settings;
     let timeout_ms = if first { settings.client_header_timeout_ms } else { settings.client_keepalive_timeout_ms };
-    client.deadline.arm_reading(core.clock.refresh() / 1000 + timeout_ms);
+    // As of the end of the last request, or of the last sweep for a new connection.
+    client.deadline.arm_reading(core.clock.now_ms() + timeout_ms);
     client.deadline.set_idle(true);
     core.counters.waiting.add();
     let buf = std::mem::take(&mut client.buf);

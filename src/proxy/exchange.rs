@@ -168,7 +168,8 @@ impl Job<'_> {
     /// Starts the clock and the count of a request.
     pub fn begin(&mut self) {
         let x = &mut *self.x;
-        x.started_us = self.core.clock.refresh();
+        // The clock was asked when the head was complete.
+        x.started_us = self.core.clock.now_us();
         x.request_id = request_id(self.core.random.bits(), self.core.random.bits());
         self.core.counters.requests.add();
         self.client.facts.requests += 1;

@@ -130,8 +130,9 @@ pub enum Writer {
 }
 
 impl Writer {
-    /// Writes all live bytes of `buf` and gives the buffer back, empty when all went out.
-    pub async fn write_all(&mut self, mut buf: Buf) -> (io::Result<()>, Buf) {
+    /// Writes all live bytes of `buf` and gives the buffer back, empty when all went out. `progress` is called whenever a
+    /// part has gone, so that a deadline can be set for the next part rather than for all of them.
+    pub async fn write_all(&mut self, mut buf: Buf, progress: impl Fn()) -> (io::Result<()>, Buf) {
         while !buf.is_empty() {
             let (result, back) = match self {
                 Self::Tcp(half) => half.write(buf).await,
@@ -139,7 +140,12 @@ impl Writer {
             buf = back;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-                Ok(count) => buf.consume(count),
+                Ok(count) => {
+                    buf.consume(count);
+                    if !buf.is_empty() {
+                        progress();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return (Err(error), buf),
             }

@@ -9,10 +9,10 @@ use crate::proxy::exchange::Job;
 impl Job<'_> {
     /// Appends the record of this request, unless no log wants it.
     pub fn record(&mut self) {
+        let now_us = self.core.clock.refresh();
         if !self.rules.logs_access {
             return;
         }
-        let now_us = self.core.clock.refresh();
         let src = self.client.buf.bytes();
         let x = &*self.x;
         let text = |known| x.head.fields.get(src, known).unwrap_or_default();

@@ -7,6 +7,7 @@ use crate::http::framing::ResponseFraming;
 use crate::limits;
 use crate::proxy::body::PIECE_HEADROOM_BYTES;
 use crate::proxy::buffers::Buf;
+use crate::proxy::connection::Client;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Fault;
 use crate::proxy::pool::UpstreamConn;
@@ -101,20 +102,27 @@ impl Job<'_> {
 
     /// Writes what stands in `x.out` to the client.
     pub async fn write_out(&mut self) -> Result<(), Fault> {
-        self.client.deadline.arm(self.core.clock.now_ms() + limits::CLIENT_WRITE_MS);
         let out = std::mem::take(&mut self.x.out);
-        let (result, out) = self.client.conn.writer.write_all(out).await;
+        let (result, out) = self.write_to_client(out).await;
         self.x.out = out;
-        self.client.deadline.clear();
-        result.map_err(|_| Fault::ClientGone)
+        result
     }
 
     async fn write_piece(&mut self, buf: Buf) -> Result<(), Fault> {
-        self.client.deadline.arm(self.core.clock.now_ms() + limits::CLIENT_WRITE_MS);
-        let (result, buf) = self.client.conn.writer.write_all(buf).await;
+        let (result, buf) = self.write_to_client(buf).await;
         self.core.buffers.give(buf);
-        self.client.deadline.clear();
-        result.map_err(|_| Fault::ClientGone)
+        result
+    }
+
+    /// A client may take its time as long as it takes something.
+    async fn write_to_client(&mut self, buf: Buf) -> (Result<(), Fault>, Buf) {
+        let Client { deadline, conn, .. } = &mut *self.client;
+        let clock = &self.core.clock;
+        deadline.arm(clock.now_ms() + limits::CLIENT_WRITE_MS);
+        let progress = || deadline.arm(clock.refresh() / 1000 + limits::CLIENT_WRITE_MS);
+        let (result, buf) = conn.writer.write_all(buf, progress).await;
+        deadline.clear();
+        (result.map_err(|_| Fault::ClientGone), buf)
     }
 
     /// Sends head and first piece, then the rest of the body as it comes. Answers whether bytes came behind its end.

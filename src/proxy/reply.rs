@@ -21,7 +21,6 @@ use crate::http::reply::render;
 use crate::http::reply::render_stub;
 use crate::http::reply::rendered_len;
 use crate::http::reply::stub_len;
-use crate::limits;
 use crate::plugins::view::ReplyKind;
 use crate::plugins::view::ResponseView;
 use crate::proxy::connection::Client;
@@ -74,13 +73,8 @@ impl Job<'_> {
         self.prepare_fields(status, page);
         self.run_response_head(self.x.handed_over_us.is_some());
         self.encode(status, page);
-        let out = std::mem::take(&mut self.x.out);
         self.x.answered = true;
-        self.client.deadline.arm(self.core.clock.now_ms() + limits::CLIENT_WRITE_MS);
-        let (result, out) = self.client.conn.writer.write_all(out).await;
-        self.x.out = out;
-        self.client.deadline.clear();
-        result.map_err(|_| Fault::ClientGone)
+        self.write_out().await
     }
 
     /// Content-Type and the headers of an answer, where plugins can still change them.

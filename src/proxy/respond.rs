@@ -93,7 +93,7 @@ impl Job<'_> {
 
     /// Reads up to the end of the final response head; it stands parsed in `x.response`, at the front of the buffer.
     async fn read_response_head(&mut self, upstream: &mut UpstreamConn, service: &ServiceSpec) -> Result<Buf, Failure> {
-        upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
+        upstream.deadline.arm(self.core.clock.now_ms() + service.read_timeout_ms);
         let mut interim = 0;
         let mut received = false;
         let (mut result, mut buf) = upstream.conn.reader.done().await;

@@ -15,7 +15,6 @@ use crate::proxy::buffers::Buf;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::forward::Failure;
-use crate::proxy::io::Conn;
 use crate::proxy::io::ReadDone;
 use crate::proxy::io::shutdown;
 use crate::proxy::pool::UpstreamConn;
@@ -44,8 +43,7 @@ impl Job<'_> {
             }
             false => {}
         }
-        upstream.deadline.arm(self.core.clock.now_ms() + service.write_timeout_ms);
-        let (result, out, mut ended) = write_watching(&mut upstream.conn, out).await;
+        let (result, out, mut ended) = self.write_watching(upstream, out, service.write_timeout_ms).await;
         self.x.out = out;
         if result.is_err() {
             // What made the write fail may be an answer and a close: the response reader finds out.
@@ -78,8 +76,7 @@ impl Job<'_> {
                 self.core.buffers.give(piece);
                 continue;
             }
-            upstream.deadline.arm(self.core.clock.now_ms() + service.write_timeout_ms);
-            let (result, piece, ended) = write_watching(&mut upstream.conn, piece).await;
+            let (result, piece, ended) = self.write_watching(upstream, piece, service.write_timeout_ms).await;
             self.core.buffers.give(piece);
             if ended || result.is_err() {
                 if upstream.deadline.is_over() {
@@ -99,6 +96,35 @@ impl Job<'_> {
                 return Poll::Ready(true);
             }
             self.client.poll_readable(cx).map(|()| false)
+        })
+        .await
+    }
+
+    /// Writes all of `buf` unless the upstream answers meanwhile: then writing is shut down, so that the write under way
+    /// completes and gives its buffer back, and the third value says so.
+    async fn write_watching(
+        &self,
+        upstream: &mut UpstreamConn,
+        buf: Buf,
+        write_timeout_ms: u64,
+    ) -> (io::Result<()>, Buf, bool) {
+        let UpstreamConn { deadline, conn, .. } = upstream;
+        let clock = &self.core.clock;
+        deadline.arm(clock.now_ms() + write_timeout_ms);
+        let progress = || deadline.arm(clock.refresh() / 1000 + write_timeout_ms);
+        let fd = conn.fd();
+        let (reader, writer) = (&mut conn.reader, &mut conn.writer);
+        let mut write = std::pin::pin!(writer.write_all(buf, progress));
+        let mut answered = false;
+        std::future::poll_fn(move |cx| {
+            if let Poll::Ready((result, buf)) = write.as_mut().poll(cx) {
+                return Poll::Ready((result, buf, answered));
+            }
+            if !answered && reader.poll_ended(cx).is_ready() && reader.peek(is_final) == Some(true) {
+                answered = true;
+                shutdown(fd, libc::SHUT_WR);
+            }
+            Poll::Pending
         })
         .await
     }
@@ -130,26 +156,6 @@ fn is_final(done: &ReadDone) -> bool {
         }
         _ => true,
     }
-}
-
-/// Writes all of `buf` unless the upstream answers meanwhile: then writing is shut down, so that the write under way
-/// completes and gives its buffer back, and the third value says so.
-async fn write_watching(conn: &mut Conn, buf: Buf) -> (io::Result<()>, Buf, bool) {
-    let fd = conn.fd();
-    let (reader, writer) = (&mut conn.reader, &mut conn.writer);
-    let mut write = std::pin::pin!(writer.write_all(buf));
-    let mut answered = false;
-    std::future::poll_fn(move |cx| {
-        if let Poll::Ready((result, buf)) = write.as_mut().poll(cx) {
-            return Poll::Ready((result, buf, answered));
-        }
-        if !answered && reader.poll_ended(cx).is_ready() && reader.peek(is_final) == Some(true) {
-            answered = true;
-            shutdown(fd, libc::SHUT_WR);
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 #[cfg(test)]
