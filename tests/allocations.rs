@@ -222,7 +222,7 @@ fn is_whole(message: &[u8]) -> bool {
     let text = String::from_utf8_lossy(message);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let lengths = head.lines().filter_map(|line| line.strip_prefix("Content-Length: ")?.trim().parse::<usize>().ok());
-    body.len() >= lengths.last().unwrap_or(0)
+    body.len() >= lengths.max().unwrap_or(0)
 }
 
 fn core_thread() -> i32 {

@@ -76,6 +76,8 @@ struct Told {
     rounds: usize,
     /// How many of the three writes of the next round were answered.
     writes: usize,
+    /// Version of the last write that was answered.
+    version: u64,
 }
 
 fn killed_during_writes_it_keeps_every_acknowledged_one(driver: Driver) {
@@ -99,7 +101,17 @@ fn killed_during_writes_it_keeps_every_acknowledged_one(driver: Driver) {
         gateway.kill();
         stop.store(true, Ordering::SeqCst);
         let told: Vec<Told> = writers.into_iter().map(|writer| writer.join().expect("a writer ends")).collect();
+        // And now and then while it starts.
+        if kill % 2 == 1 {
+            gateway.spawn();
+            std::thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
+            gateway.kill();
+        }
         gateway.restart();
+        let status = gateway.admin("GET", "/status", None).must_be(200).json();
+        let version = status["configuration_version"].as_u64().expect("a version");
+        let last = told.iter().map(|told| told.version).max().unwrap_or(0);
+        assert!(version >= last, "kill {kill}: version {last} was acknowledged, {version} is there");
         for (w, told) in told.iter().enumerate() {
             rounds[w] = check_writer(&gateway, w, told, kill);
         }
@@ -109,7 +121,7 @@ fn killed_during_writes_it_keeps_every_acknowledged_one(driver: Driver) {
 
 /// Rounds of three writes: a consumer more, the one of two rounds ago away, the route's path changed to the round.
 fn write_until_refused(mut client: Client, w: usize, done: usize, stop: &AtomicBool) -> Told {
-    let mut told = Told { rounds: done, writes: 0 };
+    let mut told = Told { rounds: done, writes: 0, version: 0 };
     while !stop.load(Ordering::SeqCst) {
         let n = told.rounds + 1;
         let new = json!({"username": format!("c{w}-{n}"), "tags": [format!("w{w}")]});
@@ -121,37 +133,38 @@ fn write_until_refused(mut client: Client, w: usize, done: usize, stop: &AtomicB
             ("PATCH", format!("/routes/r{w}"), Some(path)),
         ];
         for (method, path, body) in writes {
-            if !answered(&mut client, &admin_request(method, &path, body.as_ref())) {
+            let Some(version) = answered(&mut client, &admin_request(method, &path, body.as_ref())) else {
                 return told;
-            }
+            };
+            assert!(version > 0, "a write tells its version");
+            told.version = told.version.max(version);
             told.writes += 1;
         }
-        told = Told { rounds: n, writes: 0 };
+        (told.rounds, told.writes) = (n, 0);
     }
     told
 }
 
-/// Whether a request was answered; a gateway that is killed does not.
-fn answered(client: &mut Client, request: &str) -> bool {
+/// The configuration version that answers a write; a gateway that is killed gives none.
+fn answered(client: &mut Client, request: &str) -> Option<u64> {
     use std::io::Read;
     use std::io::Write;
-    if client.stream.write_all(request.as_bytes()).is_err() {
-        return false;
-    }
+    client.stream.write_all(request.as_bytes()).ok()?;
     let mut received = Vec::new();
     let mut piece = [0; 4096];
     loop {
         match client.stream.read(&mut piece) {
             Ok(count) if count > 0 => received.extend_from_slice(&piece[..count]),
-            _ => return false,
+            _ => return None,
         }
         let text = String::from_utf8_lossy(&received);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         assert!(head.starts_with("HTTP/1.1 20"), "a write was refused: {text}");
-        let length = head.to_ascii_lowercase();
-        let length = length.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
-        if body.len() >= length.unwrap_or(0) {
-            return true;
+        let head = head.to_ascii_lowercase();
+        let number =
+            |name: &str| head.split(name).nth(1).and_then(|rest| rest.split("\r\n").next()?.parse::<u64>().ok());
+        if body.len() as u64 >= number("content-length: ").unwrap_or(0) {
+            return Some(number("x-ringway-config-version: ").unwrap_or(0));
         }
     }
 }

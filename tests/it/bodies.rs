@@ -158,7 +158,7 @@ fn resident(gateway: &Gateway) -> usize {
 }
 
 fn a_client_that_does_not_read_stops_the_upstream(driver: Driver) {
-    const TOTAL: usize = 120 << 20;
+    const TOTAL: usize = 80 << 20;
     let (report, stopped) = mpsc::channel();
     let peer = Peer::scripted(move |accepted| {
         while accepted.request().is_some() {
@@ -187,7 +187,7 @@ fn a_client_that_does_not_read_stops_the_upstream(driver: Driver) {
 }
 
 fn an_upstream_that_does_not_read_stops_the_client(driver: Driver) {
-    const TOTAL: usize = 120 << 20;
+    const TOTAL: usize = 80 << 20;
     let (go_on, wait) = mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
     let peer = Peer::scripted(move |accepted| {

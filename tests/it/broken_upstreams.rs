@@ -1,9 +1,13 @@
 //! Upstreams that break the protocol or their word: what they send never reaches a client as if it were whole, and never
 //! reaches another client at all (requirements sections 1.9 to 1.12).
 
+use std::sync::Mutex;
+use std::sync::mpsc;
+
 use serde_json::json;
 
 use crate::harness::Driver;
+use crate::harness::PATIENCE;
 use crate::harness::client::Client;
 use crate::harness::client::End;
 use crate::harness::eventually;
@@ -20,6 +24,8 @@ on_both_drivers!(
     bytes_that_nobody_asked_for_reach_nobody,
     bytes_behind_an_answer_reach_nobody,
     a_body_where_none_may_be_is_dropped_with_its_connection,
+    an_upgrade_is_not_passed_on_and_a_101_is_502,
+    large_but_allowed_heads_pass,
 );
 
 fn behind(driver: Driver, peer: &Peer, service: serde_json::Value) -> Gateway {
@@ -28,15 +34,16 @@ fn behind(driver: Driver, peer: &Peer, service: serde_json::Value) -> Gateway {
     gateway
 }
 
-/// Head and part of a body for the path; nothing of it is whole.
-fn cut_short(path: &str) -> &'static str {
+/// Head and part of a body for the path, and what follows before the end; nothing of it is whole.
+fn cut_short(path: &str) -> (&'static str, &'static str) {
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nonly a part\r\n";
     match path {
-        "/sized" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly a part",
-        "/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nonly a part\r\n",
-        "/in-chunk" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nonly a part",
-        "/bad-chunk" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nonly a part\r\nzz\r\n",
-        "/no-last-line" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nonly a part\r\n0\r\n",
-        _ => "HTTP/1.1 200 OK\r\n\r\nonly a part",
+        "/sized" => ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly a part", ""),
+        "/chunked" => (CHUNKED, ""),
+        "/in-chunk" => (CHUNKED, "ff\r\nmore"),
+        "/bad-chunk" => (CHUNKED, "zz\r\n"),
+        "/no-last-line" => (CHUNKED, "0\r\n"),
+        _ => ("HTTP/1.1 200 OK\r\n\r\nonly a part", ""),
     }
 }
 
@@ -44,41 +51,49 @@ const CUT: [&str; 5] = ["/sized", "/chunked", "/in-chunk", "/bad-chunk", "/no-la
 
 fn a_truncated_body_is_visibly_truncated(driver: Driver) {
     for reset in [false, true] {
+        let (go_on, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
         let peer = Peer::scripted(move |accepted| {
             let Some(arrived) = accepted.request() else { return };
-            let path = arrived.line().split(' ').nth(1).unwrap_or_default().to_owned();
-            accepted.send(cut_short(&path));
+            let (begin, rest) = cut_short(arrived.line().split(' ').nth(1).unwrap_or_default());
+            accepted.send(begin);
+            // The client has seen the beginning: nothing that follows can overtake it.
+            let _ = wait.lock().expect("no script panics").recv_timeout(PATIENCE);
+            accepted.send(rest);
             if reset {
-                // Once the beginning has gone through, so that the reset cannot overtake it.
-                let mut byte = [0];
-                let _ = accepted.stream.set_read_timeout(Some(std::time::Duration::from_millis(50)));
-                let _ = std::io::Read::read(&mut accepted.stream, &mut byte);
                 accepted.reset();
             }
         });
         let gateway = behind(driver, &peer, json!({"retries": 0}));
-        for path in CUT {
+        let ask = |request: String| {
             let mut client = gateway.connect();
-            let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).must_be(200);
+            client.send(request);
+            let mut answer = client.head().must_be(200);
+            go_on.send(()).expect("the upstream waits");
+            client.body_of(&mut answer);
+            (answer, client)
+        };
+        for path in CUT {
+            let (answer, mut client) = ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
             assert!(answer.truncated, "{path}, reset {reset}: {}{}", answer.head, answer.text());
             client.must_end();
-            let mut client = gateway.connect();
-            let answer = client.ask(format!("GET {path} HTTP/1.0\r\n\r\n")).must_be(200);
+            let (answer, _) = ask(format!("GET {path} HTTP/1.0\r\n\r\n"));
             assert!(answer.truncated, "{path} for HTTP/1.0, reset {reset}: {}{}", answer.head, answer.text());
         }
-        let answer = gateway.connect().ask("GET /until-close HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200);
-        assert_eq!(
-            (answer.text().as_str(), answer.truncated),
-            ("only a part", reset),
-            "an end is an end, a reset is not"
-        );
+        let (answer, _) = ask("GET /until-close HTTP/1.1\r\nHost: a\r\n\r\n".to_owned());
+        let want = ("only a part", reset);
+        assert_eq!((answer.text().as_str(), answer.truncated), want, "an end is an end, a reset is not");
     }
+    // What is broken before anything was passed on is an error.
+    let peer = Peer::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    let gateway = behind(driver, &peer, json!({"retries": 0}));
+    gateway.get("/").must_be(502);
 }
 
 fn a_stall_inside_a_body_cuts_the_connection(driver: Driver) {
     let peer = Peer::scripted(|accepted| {
         if let Some(arrived) = accepted.request() {
-            accepted.send(cut_short(arrived.line().split(' ').nth(1).unwrap_or_default()));
+            accepted.send(cut_short(arrived.line().split(' ').nth(1).unwrap_or_default()).0);
             let _ = accepted.until_closed();
         }
     });
@@ -186,7 +201,7 @@ fn bytes_that_nobody_asked_for_reach_nobody(driver: Driver) {
         while accepted.request().is_some() {
             accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             // Only once the answer has been taken, so that this comes on a connection that is idle.
-            let _ = wait_for_quiet();
+            wait_for_quiet();
             accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
             let _ = sent.send(());
         }
@@ -194,14 +209,13 @@ fn bytes_that_nobody_asked_for_reach_nobody(driver: Driver) {
     let gateway = behind(driver, &peer, json!({}));
     many(&gateway, 5, |client| {
         assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200).text(), "ok");
-        wait.recv_timeout(crate::harness::PATIENCE).expect("the upstream sends more");
+        wait.recv_timeout(PATIENCE).expect("the upstream sends more");
     });
 }
 
 /// There is no event that says that nothing more is going on; this is long on loopback.
-fn wait_for_quiet() -> std::io::Result<()> {
+fn wait_for_quiet() {
     std::thread::sleep(std::time::Duration::from_millis(30));
-    Ok(())
 }
 
 fn bytes_behind_an_answer_reach_nobody(driver: Driver) {
@@ -246,4 +260,43 @@ fn a_body_where_none_may_be_is_dropped_with_its_connection(driver: Driver) {
     let active = || gateway.admin("GET", "/status", None).json()["server"]["connections_active"].as_u64();
     drop(client);
     eventually("the connection to be gone", || (active() == Some(0)).then_some(()));
+}
+
+fn an_upgrade_is_not_passed_on_and_a_101_is_502(driver: Driver) {
+    let peer = Peer::scripted(|accepted| {
+        while let Some(arrived) = accepted.request() {
+            accepted.send(match arrived.line().contains("/101") {
+                true => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nframes",
+                false => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            });
+        }
+    });
+    let gateway = behind(driver, &peer, json!({"retries": 0}));
+    let upgrade = |path: &str, to: &str| {
+        let fields = format!(
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {to}\r\nHTTP2-Settings: x\r\nSec-WebSocket-Version: 13\r\n"
+        );
+        format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    };
+    let mut client = gateway.connect();
+    for to in ["websocket", "h2c"] {
+        assert_eq!(client.ask(upgrade("/plain", to)).must_be(200).text(), "ok");
+        let arrived = peer.arrived();
+        assert_eq!((arrived.header("upgrade"), arrived.header("http2-settings")), (None, None), "{}", arrived.head);
+        assert_eq!(arrived.header("connection"), Some("keep-alive"));
+        client.ask(upgrade("/101", to)).must_be(502);
+        peer.arrived();
+    }
+}
+
+fn large_but_allowed_heads_pass(driver: Driver) {
+    let fields = (0..200).map(|n| format!("X-{n}: {}\r\n", "v".repeat(150))).collect::<String>();
+    assert!(fields.len() > 30_000 && fields.len() < 32_500, "{}", fields.len());
+    let peer = Peer::answering(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"));
+    let gateway = behind(driver, &peer, json!({}));
+    let mut client = gateway.connect();
+    for _ in 0..3 {
+        let answer = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200);
+        assert_eq!((answer.text().as_str(), answer.header("x-199").map(str::len)), ("ok", Some(150)));
+    }
 }

@@ -22,6 +22,8 @@ use crate::harness::port::Port;
 on_both_drivers!(
     a_refusing_target_costs_nobody_an_error,
     a_target_that_closes_unanswered_is_retried_for_get_and_never_for_post,
+    a_silent_target_is_retried_for_get_and_never_for_post,
+    a_body_that_was_passed_on_is_never_sent_twice,
     retries_end_where_the_service_says,
     a_silent_upstream_is_504,
     an_upstream_that_cannot_be_connected_to_is_504,
@@ -87,12 +89,18 @@ fn a_target_that_closes_unanswered_is_retried_for_get_and_never_for_post(driver:
     for _ in 0..6 {
         client.ask(request("PUT")).must_be(200);
     }
-    let of_puts = good.arrived_by_now().len();
-    assert_eq!(of_puts, 6, "every one was answered by the good one, some at the second try");
+    for _ in 0..2 {
+        client
+            .ask("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1\r\ni\r\n0\r\n\r\n")
+            .must_be(200);
+    }
+    let puts = good.arrived_by_now();
+    assert_eq!(puts.len(), 8, "every one was answered by the good one, some at the second try");
+    assert!(puts.iter().all(|arrived| arrived.body == b"hi"), "with their whole bodies: {puts:?}");
     assert!(!bad.arrived_by_now().is_empty(), "the bad one had its turns");
     let (mut answered, mut refused) = (0, 0);
     for _ in 0..6 {
-        let answer = client.ask(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
+        let answer = client.ask(request("POST"));
         match answer.status {
             200 => answered += 1,
             _ => {
@@ -103,6 +111,60 @@ fn a_target_that_closes_unanswered_is_retried_for_get_and_never_for_post(driver:
     }
     assert_eq!((answered, refused), (3, 3), "the targets take turns, and no POST is sent twice");
     assert_eq!((good.arrived_by_now().len(), bad.arrived_by_now().len()), (3, 3));
+}
+
+fn a_silent_target_is_retried_for_get_and_never_for_post(driver: Driver) {
+    let good = Peer::hello();
+    let silent = Peer::scripted(|accepted| {
+        accepted.request();
+        let _ = accepted.until_closed();
+    });
+    let gateway = balanced(driver, &[silent.port, good.port]);
+    gateway.patch("/services/s", json!({"read_timeout": 200}));
+    let mut client = gateway.connect();
+    for _ in 0..4 {
+        client.ask(request("GET")).must_be(200);
+    }
+    assert_eq!(good.arrived_by_now().len(), 4);
+    let mut statuses: Vec<u16> = (0..4).map(|_| client.ask(request("POST")).status).collect();
+    statuses.sort();
+    assert_eq!(statuses, [200, 200, 504, 504]);
+    assert_eq!(good.arrived_by_now().len(), 2);
+}
+
+fn a_body_that_was_passed_on_is_never_sent_twice(driver: Driver) {
+    const BYTES: usize = 4 << 20;
+    let good = Peer::hello();
+    // Takes the head and a part of the body, then closes.
+    let bad = Peer::scripted(|accepted| {
+        if let Some(arrived) = accepted.head() {
+            accepted.record(&arrived);
+            accepted.drop_bytes(1000);
+        }
+    });
+    let gateway = balanced(driver, &[bad.port, good.port]);
+    let (mut answered, mut refused) = (0, 0);
+    for _ in 0..6 {
+        let mut client = gateway.connect();
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"));
+        client.send_what_is_taken(&vec![b'x'; BYTES]);
+        match client.response().status {
+            200 => answered += 1,
+            status => {
+                assert_eq!(status, 502);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((good.arrived_by_now().len(), bad.arrived_by_now().len()), (answered, refused));
+    assert!(answered > 0 && refused > 0, "each core begins elsewhere in the ring: {answered} and {refused}");
+    // What is still held is sent again as a whole.
+    for _ in 0..4 {
+        let body = "y".repeat(50_000);
+        let answer = gateway.connect().ask(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n{body}"));
+        answer.must_be(200);
+        assert_eq!(good.arrived().body, body.as_bytes());
+    }
 }
 
 fn retries_end_where_the_service_says(driver: Driver) {

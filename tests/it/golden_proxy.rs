@@ -143,9 +143,12 @@ fn plugin_names(config: &Value) -> impl Iterator<Item = String> {
     names.into_iter()
 }
 
+/// A configuration and the records made under it.
+type Run = (Value, Vec<Record>);
+
 /// The records to be replayed in runs that share a configuration; why the others are not.
-fn runs() -> (Vec<(Value, Vec<Record>)>, BTreeMap<String, usize>) {
-    let (mut runs, mut reasons) = (Vec::<(Value, Vec<Record>)>::new(), BTreeMap::new());
+fn runs() -> (Vec<Run>, BTreeMap<String, usize>) {
+    let (mut runs, mut reasons) = (Vec::<Run>::new(), BTreeMap::new());
     for record in Record::all() {
         if let Some(reason) = left_out(&record) {
             *reasons.entry(reason).or_insert(0) += 1;
@@ -176,10 +179,11 @@ fn exchange(gateway: &Gateway, servers: &Servers, record: &Record, pattern: &Pat
         "HEAD" => client.head(),
         _ => client.response(),
     };
+    let elapsed_s = start.elapsed().as_secs_f64();
     if response.header("connection") == Some("close") {
         client.must_end();
     }
-    Exchange { response, arrived: servers.arrived(), elapsed_s: start.elapsed().as_secs_f64() }
+    Exchange { response, arrived: servers.arrived(), elapsed_s }
 }
 
 #[test]

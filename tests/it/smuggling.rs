@@ -12,6 +12,7 @@ use crate::harness::peer::Peer;
 on_both_drivers!(
     what_is_ambiguous_is_refused_and_ends_the_connection,
     the_body_of_a_refused_request_is_not_the_next_request,
+    the_rest_of_a_refused_upload_does_not_hide_the_answer,
     equal_lengths_collapse_and_odd_but_clear_requests_pass,
     targets_are_normalised_once_for_matching_and_forwarding,
     a_chunked_body_is_taken_strictly,
@@ -139,6 +140,24 @@ fn the_body_of_a_refused_request_is_not_the_next_request(driver: Driver) {
         }
     }
     assert!(peer.arrived_by_now().is_empty(), "a body was served as a request");
+}
+
+fn the_rest_of_a_refused_upload_does_not_hide_the_answer(driver: Driver) {
+    let (gateway, peer) = behind(driver);
+    gateway.create("/services/s/routes", json!({"name": "locked", "paths": ["/locked"]}));
+    gateway.create("/routes/locked/plugins", json!({"name": "key-auth"}));
+    for bytes in [100_000, 10 << 20] {
+        let mut client = gateway.connect();
+        client.send(format!("POST /locked HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"));
+        client.send_what_is_taken(&vec![b'x'; bytes]);
+        let answer = client.response().must_be(401);
+        assert_eq!(answer.json()["message"], "No API key found in request");
+        match answer.header("connection") {
+            Some("keep-alive") => drop(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200)),
+            _ => assert_ne!(client.read_to_end(), End::Open),
+        }
+    }
+    assert!(peer.arrived_by_now().iter().all(|arrived| arrived.line() == "GET / HTTP/1.1"));
 }
 
 fn equal_lengths_collapse_and_odd_but_clear_requests_pass(driver: Driver) {

@@ -105,7 +105,7 @@ fn compare_body(pattern: &mut Pattern, want: &Value, real: &Exchange, found: &mu
     let difference = match &want["body"] {
         Value::Null => (!text.is_empty()).then(|| "not empty".to_owned()),
         Value::String(word) if word == "<echo>" => match real.arrived.as_slice() {
-            [(port, arrived)] if text == echo_of(*port, arrived).to_string() => None,
+            [(port, arrived)] if text == echo_of(*port, arrived) => None,
             _ => Some("not what the echo sent".to_owned()),
         },
         Value::String(word) => {

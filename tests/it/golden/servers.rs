@@ -8,7 +8,6 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
 use serde_json::json;
 use socket2::Domain;
 use socket2::Socket;
@@ -74,17 +73,18 @@ impl Servers {
 }
 
 /// What an echo says of a request.
-pub fn echo_of(port: u16, arrived: &Arrived) -> Value {
+pub fn echo_of(port: u16, arrived: &Arrived) -> String {
     let mut words = arrived.line().split(' ');
     let mut word = || words.next().unwrap_or_default();
-    json!({
+    let echo = json!({
         "port": port,
         "method": word(),
         "target": word(),
         "version": word(),
         "headers": arrived.headers,
         "body": String::from_utf8_lossy(&arrived.body),
-    })
+    });
+    echo.to_string()
 }
 
 /// Answers requests with what they were; their query changes the answer: `status`, `hdr` and `hdr2` (name:value), `size`,
@@ -106,7 +106,7 @@ fn echo(accepted: &mut Accepted, status: Option<u16>) {
         let status = status.or_else(|| argument("status")?.parse().ok()).unwrap_or(200);
         let body = match argument("size").and_then(|text| text.parse().ok()) {
             Some(size) => "x".repeat(size),
-            None => echo_of(port, &arrived).to_string(),
+            None => echo_of(port, &arrived),
         };
         let has_body = !matches!(status, 204 | 304);
         let mut answer = format!(

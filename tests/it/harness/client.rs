@@ -46,7 +46,13 @@ impl Client {
     /// Connects to a port of this machine.
     #[track_caller]
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|error| panic!("port {port}: {error}"));
+        Self::connect_to(("127.0.0.1", port))
+    }
+
+    /// Connects to an address.
+    #[track_caller]
+    pub fn connect_to(addr: (&str, u16)) -> Self {
+        let stream = TcpStream::connect(addr).unwrap_or_else(|error| panic!("{addr:?}: {error}"));
         stream.set_nodelay(true).expect("a TCP socket");
         Self::of(stream)
     }
@@ -77,9 +83,9 @@ impl Client {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Ends the sending side.
+    /// Ends the sending side; the other may have closed already.
     pub fn finish_sending(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("a connected socket");
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// A request and its response.

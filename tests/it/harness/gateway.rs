@@ -26,7 +26,7 @@ const LOG_BYTES_SHOWN: usize = 16 << 10;
 /// A node.
 pub struct Gateway {
     prefix: TempDir,
-    driver: Driver,
+    driver: Option<Driver>,
     settings: Vec<(String, String)>,
     process: Option<Process>,
     /// Port of the proxy, chosen by the kernel at each start.
@@ -64,7 +64,15 @@ impl Gateway {
         ];
         let settings = basic.iter().chain(settings).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let prefix = tempfile::Builder::new().prefix("ringway-it-").tempdir().expect("temporary files can be made");
-        Self { prefix, driver, settings, process: None, proxy: 0, admin: admin_port.number, _admin_port: admin_port }
+        Self {
+            prefix,
+            driver: Some(driver),
+            settings,
+            process: None,
+            proxy: 0,
+            admin: admin_port.number,
+            _admin_port: admin_port,
+        }
     }
 
     /// Directory of the node.
@@ -77,6 +85,16 @@ impl Gateway {
         self.prefix().join("admin.sock")
     }
 
+    /// The configuration file; read if the test has written it.
+    pub fn file(&self) -> PathBuf {
+        self.prefix().join("test.conf")
+    }
+
+    /// Leaves the choice of the driver to the settings.
+    pub fn choose_no_driver(&mut self) {
+        self.driver = None;
+    }
+
     /// The command `ringway NAME` for this node, without anything of the environment that would change its settings.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
@@ -86,7 +104,13 @@ impl Gateway {
                 command.env_remove(&variable);
             }
         }
-        command.env("RINGWAY_DRIVER", self.driver.name()).arg(name).arg("-p").arg(self.prefix());
+        command.arg(name).arg("-p").arg(self.prefix());
+        if let Some(driver) = self.driver {
+            command.env("RINGWAY_DRIVER", driver.name());
+        }
+        if self.file().exists() {
+            command.arg("-c").arg(self.file());
+        }
         command
     }
 
@@ -102,6 +126,12 @@ impl Gateway {
     /// Starts the process; does not wait for it to serve.
     #[track_caller]
     pub fn spawn(&mut self) {
+        self.spawn_with(|_| {});
+    }
+
+    /// As [`Gateway::spawn`], with a last word about the command.
+    #[track_caller]
+    pub fn spawn_with(&mut self, prepare: impl FnOnce(&mut Command)) {
         let log = OpenOptions::new().create(true).append(true).open(self.prefix().join("stderr.log"));
         let log = log.expect("the prefix can be written to");
         let mut command = self.command("start");
@@ -109,6 +139,7 @@ impl Gateway {
             command.arg("--set").arg(format!("{name}={value}"));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        prepare(&mut command);
         self.process = Some(Process::start(&mut command));
     }
 
@@ -116,6 +147,12 @@ impl Gateway {
     #[track_caller]
     pub fn restart(&mut self) {
         self.spawn();
+        self.wait_until_it_serves();
+    }
+
+    /// Waits until the Admin API of a started process answers.
+    #[track_caller]
+    pub fn wait_until_it_serves(&mut self) {
         let socket = self.socket();
         let mut client = eventually("the admin socket", || {
             let ended = self.process.as_mut().and_then(Process::ended);
@@ -152,11 +189,6 @@ impl Gateway {
     pub fn wait(&mut self) -> ExitStatus {
         let ended = self.process.as_mut().expect("the gateway was started").wait(PATIENCE);
         ended.unwrap_or_else(|| panic!("the gateway goes on\n{}", self.log()))
-    }
-
-    /// Whether the process has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.process.as_mut().is_none_or(|process| process.ended().is_some())
     }
 
     /// What it wrote to standard error, the end of it.
@@ -243,9 +275,12 @@ pub fn admin_request(method: &str, path: &str, body: Option<&Value>) -> String {
 }
 
 impl Drop for Gateway {
+    /// A panic inside the gateway is caught there and costs a connection; here it fails whatever test it happened in.
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("---- the gateway's log ({}) ----\n{}----", self.driver.name(), self.log());
+        if !std::thread::panicking() {
+            assert!(!self.log().contains("panicked at"), "the gateway panicked:\n{}", self.log());
+        } else {
+            eprintln!("---- the gateway's log ({:?}) ----\n{}----", self.driver, self.log());
         }
     }
 }

@@ -31,8 +31,6 @@ pub struct Peer {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Arrived {
-    /// Which connection, counted from 0.
-    pub connection: usize,
     /// Request line and fields with the empty line.
     pub head: String,
     pub headers: Vec<(String, String)>,
@@ -45,8 +43,6 @@ pub struct Arrived {
 /// One accepted connection, in the hands of a script.
 pub struct Accepted {
     pub stream: TcpStream,
-    /// Which connection, counted from 0.
-    pub number: usize,
     rest: Vec<u8>,
     arrivals: mpsc::Sender<Arrived>,
 }
@@ -78,7 +74,8 @@ impl Peer {
         Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
     }
 
-    fn listening(listener: TcpListener, script: impl Fn(&mut Accepted) + Send + Sync + 'static) -> Self {
+    /// As [`Peer::scripted`], on a listener made by the test.
+    pub fn listening(listener: TcpListener, script: impl Fn(&mut Accepted) + Send + Sync + 'static) -> Self {
         let port = listener.local_addr().expect("a bound socket").port();
         let (sender, arrivals) = mpsc::channel();
         let (connections, closing) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -93,9 +90,9 @@ impl Peer {
                 let _ = stream.set_nodelay(true);
                 let _ = stream.set_read_timeout(Some(PATIENCE));
                 let _ = stream.set_write_timeout(Some(PATIENCE));
-                let number = count.fetch_add(1, Ordering::SeqCst);
+                count.fetch_add(1, Ordering::SeqCst);
                 let (script, arrivals) = (script.clone(), sender.clone());
-                std::thread::spawn(move || script(&mut Accepted { stream, number, rest: Vec::new(), arrivals }));
+                std::thread::spawn(move || script(&mut Accepted { stream, rest: Vec::new(), arrivals }));
             }
         });
         Self { port, arrivals: Mutex::new(arrivals), connections, closing }
@@ -154,7 +151,7 @@ impl Accepted {
         let head = String::from_utf8_lossy(&self.rest.drain(..end).collect::<Vec<u8>>()).into_owned();
         let fields = head.trim_end().split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
         let headers = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-        Some(Arrived { connection: self.number, head, headers, body: Vec::new(), chunk_sizes: Vec::new() })
+        Some(Arrived { head, headers, body: Vec::new(), chunk_sizes: Vec::new() })
     }
 
     /// Tells the test of a request.
