@@ -50,15 +50,15 @@ impl Record {
         self.name.split('/').next().unwrap_or_default()
     }
 
-    /// The method, as far as it matters for reading the response.
+    /// The method; GET for raw requests, whose responses are read like those of GET.
     pub fn method(&self) -> &str {
         self.request["method"].as_str().unwrap_or("GET")
     }
 
-    /// The bytes that were sent, with `ports` still to be put in by `in_place`.
-    pub fn request_bytes(&self, in_place: impl Fn(&str) -> String) -> Vec<u8> {
+    /// The bytes that were sent; `put_in` replaces the placeholders.
+    pub fn request_bytes(&self, put_in: impl Fn(&str) -> String) -> Vec<u8> {
         if let Some(raw) = self.request["raw"].as_str() {
-            return latin1(&in_place(&whole(raw, RAW_TAIL)));
+            return latin1(&put_in(&whole(raw, RAW_TAIL)));
         }
         let path = self.request["path"].as_str().unwrap_or_default();
         let mut text = format!("{} {path} HTTP/1.1\r\n", self.method());
@@ -67,7 +67,7 @@ impl Record {
         }
         text.push_str("\r\n");
         text.push_str(&whole(self.request["body"].as_str().unwrap_or_default(), ""));
-        latin1(&in_place(&text))
+        latin1(&put_in(&text))
     }
 }
 
