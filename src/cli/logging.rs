@@ -50,7 +50,16 @@ pub fn init(settings: &Settings) -> Result<Log, String> {
     let (filter, level) = reload::Layer::new(targets(settings.log_level));
     let layer = tracing_subscriber::fmt::layer().event_format(OneLine).with_writer(sink.clone());
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|error| format!("logging: {error}"))?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Log { level, sink })
+}
+
+/// A panic costs one request; the log says where it was, in one line, for the report that should follow.
+fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
+    let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let thread = std::thread::current();
+    let what = info.payload_as_str().unwrap_or("no message").replace('\n', " ");
+    tracing::error!("internal error at {place} in {}: {what}", thread.name().unwrap_or("a thread"));
 }
 
 /// Libraries are heard from warnings on, or one step later than we are when debugging.

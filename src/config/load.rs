@@ -391,8 +391,8 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_and_what_happens_anyway_is_not() {
         for (line, want) in [
-            ("database = postgres", "database = postgres is not supported yet; accepted: embedded"),
-            ("database = off", "database = off is not supported yet; accepted: embedded"),
+            ("database = postgres", "a PostgreSQL store is not supported yet; accepted: embedded"),
+            ("database = off", "running without a store is not supported yet; accepted: embedded"),
             (
                 "stream_listen = 0.0.0.0:9000",
                 "proxying of TCP, TLS and UDP streams is not supported yet; accepted: off",

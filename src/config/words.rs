@@ -197,7 +197,9 @@ impl Kind for Databases {
     fn parse(text: &str) -> Result<Database, Problem> {
         match text {
             "embedded" => Ok(Database::Embedded),
-            "postgres" | "off" => Err(Problem::NotYet(format!("database = {text}"))),
+            "postgres" | "off" => {
+                Err(Problem::not_yet(if text == "off" { "running without a store" } else { "a PostgreSQL store" }))
+            }
             "cassandra" => Err(Problem::because("Kong dropped Cassandra, and it does not exist here")),
             _ => Err(Problem::NotAccepted),
         }

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 
 use base64::Engine;
 
+use crate::http::encode::push_u64;
 use crate::metrics::record::Record;
 use crate::state::mailbox::Outbox;
 use crate::state::mailbox::Records;
@@ -45,7 +46,7 @@ impl AccessLog {
         let asked = reopen.clone();
         let thread = std::thread::Builder::new().name("ringway-log".into()).spawn(move || {
             let mut text = Vec::new();
-            let mut zone = Zone::default();
+            let mut time = LocalTime::default();
             while let Ok(batch) = records.recv() {
                 if batch.is_empty() {
                     return;
@@ -57,7 +58,7 @@ impl AccessLog {
                 text.clear();
                 let mut rest = &batch[..];
                 while let Some(record) = Record::decode(&mut rest) {
-                    push_line(&record, &mut zone, &mut text);
+                    push_line(&record, &mut time, &mut text);
                 }
                 if let Err(error) = sink.file.write_all(&text) {
                     tracing::error!("{}: {error}; access log lines are lost", sink.path.display());
@@ -100,15 +101,32 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// Local time's distance from UTC, asked for once a minute.
+/// Local time as text, worked out once a second; its distance from UTC is asked for once a minute.
 #[derive(Default)]
-struct Zone {
+struct LocalTime {
     minute: u64,
     east_seconds: i64,
+    second: u64,
+    text: Vec<u8>,
 }
 
-impl Zone {
-    fn east_seconds(&mut self, second: u64) -> i64 {
+impl LocalTime {
+    /// `23/Nov/2025:05:37:00 +0000`
+    fn text(&mut self, second: u64) -> &[u8] {
+        if self.text.is_empty() || self.second != second {
+            self.second = second;
+            self.ask_zone(second);
+            let c = Civil::from_unix(second.saturating_add_signed(self.east_seconds));
+            let (sign, offset) = (if self.east_seconds < 0 { '-' } else { '+' }, self.east_seconds.unsigned_abs() / 60);
+            let (month, hours, minutes) = (month_name(c.month), offset / 60, offset % 60);
+            self.text.clear();
+            let _ = write!(self.text, "{:02}/{month}/{}:{:02}:{:02}:{:02} ", c.day, c.year, c.hour, c.minute, c.second);
+            let _ = write!(self.text, "{sign}{hours:02}{minutes:02}");
+        }
+        &self.text
+    }
+
+    fn ask_zone(&mut self, second: u64) {
         let minute = second / 60 + 1;
         if minute != self.minute {
             self.minute = minute;
@@ -120,37 +138,36 @@ impl Zone {
                 parts.tm_gmtoff
             };
         }
-        self.east_seconds
     }
 }
 
-fn push_line(record: &Record<'_>, zone: &mut Zone, out: &mut Vec<u8>) {
+fn push_line(record: &Record<'_>, time: &mut LocalTime, out: &mut Vec<u8>) {
     let _ = write!(out, "{} - ", record.client_ip);
     match basic_user(record.authorization) {
         Some(user) => push_escaped(&user, out),
         None => out.push(b'-'),
     }
-    push_time(record.unix_ms / 1000, zone, out);
+    push_time(record.unix_ms / 1000, time, out);
     push_rest(record.request_line, record.status, record.bytes_sent, record.referer, record.user_agent, out);
     out.extend_from_slice(b" kong_request_id: \"");
     out.extend_from_slice(&record.request_id);
     out.extend_from_slice(b"\"\n");
 }
 
-/// ` [23/Nov/2025:05:37:00 +0000] `
-fn push_time(second: u64, zone: &mut Zone, out: &mut Vec<u8>) {
-    let east = zone.east_seconds(second);
-    let c = Civil::from_unix(second.saturating_add_signed(east));
-    let (sign, offset) = (if east < 0 { '-' } else { '+' }, east.unsigned_abs() / 60);
-    let (month, hours, minutes) = (month_name(c.month), offset / 60, offset % 60);
-    let _ = write!(out, " [{:02}/{month}/{}:{:02}:{:02}:{:02} ", c.day, c.year, c.hour, c.minute, c.second);
-    let _ = write!(out, "{sign}{hours:02}{minutes:02}] ");
+fn push_time(second: u64, time: &mut LocalTime, out: &mut Vec<u8>) {
+    out.extend_from_slice(b" [");
+    out.extend_from_slice(time.text(second));
+    out.extend_from_slice(b"] ");
 }
 
 fn push_rest(line: &[u8], status: u16, bytes_sent: u64, referer: &[u8], user_agent: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     push_escaped(line, out);
-    let _ = write!(out, "\" {status} {bytes_sent} \"");
+    out.extend_from_slice(b"\" ");
+    push_u64(out, u64::from(status));
+    out.push(b' ');
+    push_u64(out, bytes_sent);
+    out.extend_from_slice(b" \"");
     push_or_dash(referer, out);
     out.extend_from_slice(b"\" \"");
     push_or_dash(user_agent, out);
@@ -169,7 +186,7 @@ pub struct AdminRecord<'a> {
 }
 
 /// The log of Admin requests; few enough to be written one by one.
-pub struct AdminLog(Mutex<(Sink, Zone)>);
+pub struct AdminLog(Mutex<(Sink, LocalTime)>);
 
 impl AdminLog {
     /// Opens the file; its folder is made if missing.
@@ -178,7 +195,7 @@ impl AdminLog {
     /// The file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let sink = Sink { file: open(path)?, path: path.to_owned() };
-        Ok(Self(Mutex::new((sink, Zone::default()))))
+        Ok(Self(Mutex::new((sink, LocalTime::default()))))
     }
 
     /// Opens the file again, after it was moved away.
@@ -189,12 +206,12 @@ impl AdminLog {
     /// Writes a line.
     pub fn write(&self, record: &AdminRecord<'_>) {
         let mut text = Vec::with_capacity(256);
-        let (sink, zone) = &mut *self.locked();
+        let (sink, time) = &mut *self.locked();
         let _ = match record.peer {
             Some(ip) => write!(text, "{ip} - -"),
             None => write!(text, "unix: - -"),
         };
-        push_time(unix_ms() / 1000, zone, &mut text);
+        push_time(unix_ms() / 1000, time, &mut text);
         let AdminRecord { request_line, status, bytes_sent, referer, user_agent, .. } = *record;
         push_rest(request_line, status, bytes_sent, referer, user_agent, &mut text);
         text.push(b'\n');
@@ -203,7 +220,7 @@ impl AdminLog {
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, (Sink, Zone)> {
+    fn locked(&self) -> MutexGuard<'_, (Sink, LocalTime)> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -217,13 +234,14 @@ fn push_or_dash(text: &[u8], out: &mut Vec<u8>) {
 
 /// As nginx does: quotes, backslashes, controls and bytes above 0x7e as `\xHH`.
 fn push_escaped(text: &[u8], out: &mut Vec<u8>) {
-    for &byte in text {
-        match byte {
-            b'"' | b'\\' | ..0x20 | 0x7f.. => {
-                let _ = write!(out, "\\x{byte:02X}");
-            }
-            _ => out.push(byte),
-        }
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f..);
+    let mut rest = text;
+    loop {
+        let plain = rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..plain]);
+        let Some(byte) = rest.get(plain) else { return };
+        let _ = write!(out, "\\x{byte:02X}");
+        rest = &rest[plain + 1..];
     }
 }
 
@@ -256,9 +274,10 @@ mod tests {
             user_agent,
         };
         // A zone that is not asked again within this minute.
-        let mut zone = Zone { minute: record.unix_ms / 60_000 + 1, east_seconds: -3 * 3600 - 30 * 60 };
+        let minute = record.unix_ms / 60_000 + 1;
+        let mut time = LocalTime { minute, east_seconds: -3 * 3600 - 30 * 60, ..LocalTime::default() };
         let mut out = Vec::new();
-        push_line(&record, &mut zone, &mut out);
+        push_line(&record, &mut time, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -32,7 +32,8 @@ pub static KIND: Kind = Kind {
             Field::boolean("echo").required().default_bool(false),
             Field::string("trigger").check(Check::HeaderName),
         ],
-    ),
+    )
+    .config_rule(options_go_together),
     priority: 2,
     build,
 };
@@ -58,20 +59,27 @@ enum Answer {
     },
 }
 
-fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
-    let refuse = |message: &str| Err(ConfigError { field: String::new(), message: message.to_string() });
+/// What of the answer excludes what else.
+fn options_go_together(config: &Map<String, Value>) -> Result<(), String> {
     let (message, body) = (settings::text(config, "message"), settings::text(config, "body"));
     let content_type = settings::text(config, "content_type");
-    let echo = settings::flag(config, "echo");
+    let refuse = |text: &str| Err(text.to_owned());
     if message.is_some() && (content_type.is_some() || body.is_some()) {
         return refuse("message cannot be used with content_type or body");
     }
     if content_type.is_some() && body.is_none() {
         return refuse("content_type requires a body");
     }
-    if echo && body.is_some() {
+    if settings::flag(config, "echo") && body.is_some() {
         return refuse("echo cannot be used with content_type and body");
     }
+    Ok(())
+}
+
+fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
+    let (message, body) = (settings::text(config, "message"), settings::text(config, "body"));
+    let content_type = settings::text(config, "content_type");
+    let echo = settings::flag(config, "echo");
     let status = config.get("status_code").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
     let status = status.unwrap_or(503);
     let message = message.or_else(|| usual_message(status)).map(Box::from);
@@ -227,7 +235,6 @@ mod tests {
     use super::*;
     use crate::plugins::testing::Exchange;
     use crate::plugins::testing::plugin;
-    use crate::plugins::testing::refusal;
     use crate::plugins::view::PathCapture;
     use crate::plugins::view::PathCaptures;
     use crate::plugins::view::ReplyKind;
@@ -289,7 +296,8 @@ mod tests {
             (json!({"echo": true, "body": "b"}), "echo cannot be used with content_type and body"),
         ];
         for (config, message) in cases {
-            assert_eq!(refusal(&KIND, config), (String::new(), message.to_string()));
+            let config = config.as_object().expect("an object");
+            assert_eq!(options_go_together(config), Err(message.to_owned()));
         }
     }
 

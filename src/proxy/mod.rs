@@ -3,7 +3,7 @@
 //! writes files, waits for the control plane, is called by it.
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
-//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`] (route, plugins), [`body`],
+//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`], [`body`],
 //! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`]), [`reply`], [`log`]; below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
 
@@ -19,6 +19,7 @@ pub mod forward;
 pub mod io;
 pub mod listener;
 pub mod log;
+pub mod phases;
 pub mod pool;
 pub mod relay;
 pub mod reply;

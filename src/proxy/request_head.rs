@@ -196,12 +196,36 @@ struct IpText {
 
 impl IpText {
     fn new(ip: IpAddr) -> Self {
-        let mut text = [0u8; 46];
-        let mut rest = &mut text[..];
-        // The longest form of an IPv6 address is 45 bytes.
-        let _ = write!(rest, "{}", ip.to_canonical());
-        let len = 46 - rest.len();
-        Self { text, len }
+        let mut new = Self { text: [0; 46], len: 0 };
+        match ip.to_canonical() {
+            // By hand: the usual case, and several times quicker than the formatter.
+            IpAddr::V4(ip) => {
+                for (place, octet) in ip.octets().into_iter().enumerate() {
+                    if place > 0 {
+                        new.push(b'.');
+                    }
+                    if octet >= 100 {
+                        new.push(b'0' + octet / 100);
+                    }
+                    if octet >= 10 {
+                        new.push(b'0' + octet / 10 % 10);
+                    }
+                    new.push(b'0' + octet % 10);
+                }
+            }
+            IpAddr::V6(ip) => {
+                let mut rest = &mut new.text[..];
+                // The longest form is 39 bytes.
+                let _ = write!(rest, "{ip}");
+                new.len = 46 - rest.len();
+            }
+        }
+        new
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.text[self.len] = byte;
+        self.len += 1;
     }
 
     fn bytes(&self) -> &[u8] {
@@ -217,6 +241,7 @@ mod tests {
     fn addresses_are_written_in_their_shortest_usual_form() {
         let check = |ip: &str, want: &str| assert_eq!(IpText::new(ip.parse().unwrap()).bytes(), want.as_bytes());
         check("127.0.0.1", "127.0.0.1");
+        check("255.100.99.10", "255.100.99.10");
         check("::1", "::1");
         check("::ffff:10.1.2.3", "10.1.2.3");
         let longest = "1111:2222:3333:4444:5555:6666:7777:8888";

@@ -88,7 +88,12 @@ impl Names {
     }
 
     fn resolve(&self, host: &Arc<str>, port: u16, weight: u32, peers: &mut Vec<Peer>) -> Lack {
-        let mut add = |ip: IpAddr| peers.push(Peer { addr: SocketAddr::new(ip, port), host: host.clone(), weight });
+        let named = match host.contains(':') && !host.starts_with('[') {
+            // What Host says of an IPv6 address (spec/proxying.md section 3).
+            true => format!("[{host}]").into(),
+            false => host.clone(),
+        };
+        let mut add = |ip: IpAddr| peers.push(Peer { addr: SocketAddr::new(ip, port), host: named.clone(), weight });
         match self.known.get(host) {
             Some(Resolution::Addresses(ips)) => {
                 ips.iter().copied().for_each(add);

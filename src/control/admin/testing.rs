@@ -13,12 +13,9 @@ use crate::control::store::Applied;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
 use crate::control::store::Store;
-use crate::entity::PluginSchema;
 use crate::entity::RowChange;
-use crate::entity::schema::Field;
-use crate::entity::validators::Check;
+use crate::plugins::PLUGINS;
 use crate::state::compile::Refusal;
-use crate::strs;
 use hyper::HeaderMap;
 use hyper::Method;
 use hyper::header::HeaderName;
@@ -89,60 +86,8 @@ impl Node for FakeNode {
     }
 }
 
-const KEY_NAME: Field = Field::string("").check(Check::HeaderName);
-static KEY_AUTH: PluginSchema = PluginSchema::new(
-    "key-auth",
-    &[
-        Field::array("key_names", &KEY_NAME).required().default_strs(&["apikey"]),
-        Field::boolean("hide_credentials").required().default_bool(false),
-        Field::string("anonymous"),
-        Field::boolean("key_in_header").required().default_bool(true),
-        Field::boolean("key_in_query").required().default_bool(true),
-        Field::boolean("key_in_body").required().default_bool(false),
-        Field::boolean("run_on_preflight").required().default_bool(true),
-        Field::string("realm").optional(),
-    ],
-)
-.no_consumer();
-static CORRELATION_ID: PluginSchema = PluginSchema::new(
-    "correlation-id",
-    &[
-        Field::string("header_name").default_str("Kong-Request-ID"),
-        Field::string("generator").required().default_str("uuid#counter").one_of(strs![
-            "uuid",
-            "uuid#counter",
-            "tracker"
-        ]),
-        Field::boolean("echo_downstream").required().default_bool(false),
-    ],
-);
-static REQUEST_TERMINATION: PluginSchema = PluginSchema::new(
-    "request-termination",
-    &[
-        Field::integer("status_code").required().default_int(503).between(100, 599),
-        Field::string("message"),
-        Field::string("content_type"),
-        Field::string("body"),
-        Field::boolean("echo").required().default_bool(false),
-        Field::string("trigger"),
-    ],
-)
-.config_rule(message_or_body);
-
-fn message_or_body(config: &Map<String, Value>) -> Result<(), String> {
-    let set = |name: &str| config.get(name).is_some_and(|value| !value.is_null());
-    if set("message") && (set("content_type") || set("body")) {
-        return Err("message cannot be used with content_type or body".to_string());
-    }
-    Ok(())
-}
-
 pub fn plugins() -> Vec<PluginInfo> {
-    vec![
-        PluginInfo { schema: &KEY_AUTH, priority: 1250 },
-        PluginInfo { schema: &CORRELATION_ID, priority: 100_001 },
-        PluginInfo { schema: &REQUEST_TERMINATION, priority: 2 },
-    ]
+    PLUGINS.iter().map(|kind| PluginInfo { schema: &kind.schema, priority: i64::from(kind.priority) }).collect()
 }
 
 pub async fn store(directory: &Path) -> Arc<Store<Fake>> {
