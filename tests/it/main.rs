@@ -12,6 +12,7 @@ mod forwarding;
 mod lifecycle;
 mod load;
 mod logs;
+mod mixes;
 mod names;
 mod patience;
 mod plugins;
