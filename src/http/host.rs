@@ -12,7 +12,7 @@ use std::net::Ipv6Addr;
 pub struct Host<'a> {
     /// As sent, with its port.
     pub text: &'a [u8],
-    /// Without the port; an IPv6 address keeps its brackets. Case as sent.
+    /// Without the port and without the dot that ends an absolute name; an IPv6 address keeps its brackets. Case as sent.
     pub name: &'a [u8],
     pub port: Option<u16>,
 }
@@ -78,6 +78,7 @@ pub fn parse_host(text: &[u8]) -> Result<Host<'_>, BadHost> {
         [b':', digits @ ..] => Some(parse_port(digits)?),
         _ => return Err(BadHost::Syntax),
     };
+    let name = name.strip_suffix(b".").filter(|name| !name.is_empty()).unwrap_or(name);
     Ok(Host { text, name, port })
 }
 
@@ -122,6 +123,8 @@ mod tests {
             ("Example.COM:8080", "Example.COM", Some(8080)),
             ("a_b-c.~d", "a_b-c.~d", None),
             (".example.com", ".example.com", None),
+            ("example.com.", "example.com", None),
+            ("example.com.:80", "example.com", Some(80)),
             ("127.0.0.1:0", "127.0.0.1", Some(0)),
             ("[::1]", "[::1]", None),
             ("[2001:db8::1]:65535", "[2001:db8::1]", Some(65535)),

@@ -1,9 +1,23 @@
 //! HOT: no allocation, no formatting.
 //! Questions about Content-Type values. Case never counts.
 
-/// Whether Kong would append `; charset=UTF-8` to this content type of a response: a text type that stands alone
-/// (spec/proxying.md section 5).
-pub fn needs_charset(content_type: &[u8]) -> bool {
+/// Room for a content type with the charset that it needs.
+pub const CHARSET_ROOM_BYTES: usize = 64;
+const CHARSET: &[u8] = b"; charset=UTF-8";
+
+/// The content type of a response as Kong sends it, with `; charset=UTF-8` behind a text type that stands alone
+/// (spec/proxying.md section 5). `None`: it goes out as it is.
+pub fn with_charset<'a>(content_type: &[u8], room: &'a mut [u8; CHARSET_ROOM_BYTES]) -> Option<&'a [u8]> {
+    if !needs_charset(content_type) {
+        return None;
+    }
+    let (front, rest) = room.split_at_mut_checked(content_type.len())?;
+    front.copy_from_slice(content_type);
+    rest.get_mut(..CHARSET.len())?.copy_from_slice(CHARSET);
+    room.get(..content_type.len() + CHARSET.len())
+}
+
+fn needs_charset(content_type: &[u8]) -> bool {
     const TYPES: [&[u8]; 6] = [
         b"text/html",
         b"text/plain",
@@ -26,10 +40,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lone_text_types_need_a_charset() {
-        assert!(needs_charset(b"Text/HTML") && needs_charset(b"application/javascript"));
+    fn lone_text_types_get_a_charset() {
+        let mut room = [0; CHARSET_ROOM_BYTES];
+        for (text, want) in [
+            ("Text/HTML", "Text/HTML; charset=UTF-8"),
+            ("application/javascript", "application/javascript; charset=UTF-8"),
+        ] {
+            assert_eq!(with_charset(text.as_bytes(), &mut room), Some(want.as_bytes()));
+        }
         for other in ["text/html; charset=x", "text/css", "application/json", "", "text/htm"] {
-            assert!(!needs_charset(other.as_bytes()), "{other}");
+            assert_eq!(with_charset(other.as_bytes(), &mut room), None, "{other}");
         }
     }
 

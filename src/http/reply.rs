@@ -18,8 +18,10 @@ pub enum ErrorFormat {
     Html,
     Xml,
     Plain,
-    /// Asked for by `application/grpc`: no body, and Kong's Content-Type is empty then.
+    /// Asked for by `application/grpc` of a gateway error: no body, and Kong's Content-Type is empty then.
     Grpc,
+    /// Asked for by `application/grpc` of an error page, by a request that is not gRPC itself: the body of section 7.3.
+    Exit,
 }
 
 /// What a gateway error says.
@@ -38,7 +40,8 @@ pub const STUB_CONTENT_TYPE: &str = "text/html; charset=UTF-8";
 /// A body is these three texts with the message and the request id between.
 struct Template {
     before: &'static str,
-    between: &'static str,
+    /// `None`: without the request id.
+    between: Option<&'static str>,
     after: &'static str,
 }
 
@@ -46,7 +49,7 @@ impl ErrorFormat {
     /// The value of Content-Type.
     pub fn content_type(self) -> &'static str {
         match self {
-            Self::Json => "application/json; charset=utf-8",
+            Self::Json | Self::Exit => EXIT_CONTENT_TYPE,
             Self::Html => "text/html; charset=utf-8",
             Self::Xml => "application/xml; charset=utf-8",
             Self::Plain => "text/plain; charset=utf-8",
@@ -63,7 +66,7 @@ impl ErrorFormat {
     /// `error_default_type`.
     pub fn for_error_page(fields: &Fields, src: &[u8], default: Self) -> Self {
         match fields.get(src, Known::Accept).or_else(|| fields.get(src, Known::ContentType)) {
-            Some(value) if is_grpc(value) => Self::Grpc,
+            Some(value) if is_grpc(value) => Self::Exit,
             value => Self::from_accept(value).unwrap_or(default),
         }
     }
@@ -114,15 +117,16 @@ impl ErrorFormat {
                 "</requestid>\n</error>\n",
             ),
             Self::Plain => ("", "\nrequest_id: ", "\n"),
+            Self::Exit => return Some(Template { before: "{\"message\":\"", between: None, after: "\"}" }),
             Self::Grpc => return None,
         };
-        Some(Template { before, between, after })
+        Some(Template { before, between: Some(between), after })
     }
 
     /// The escape of a character in this format; `None` if it stands for itself.
     fn escape(self, byte: u8) -> Option<[u8; 6]> {
         match self {
-            Self::Json => escape_json(byte),
+            Self::Json | Self::Exit => escape_json(byte),
             Self::Html | Self::Xml => escape_markup(byte),
             Self::Plain | Self::Grpc => None,
         }
@@ -140,8 +144,10 @@ pub fn render(format: ErrorFormat, message: Message<'_>, request_id: &[u8], out:
     if let Some(status) = status {
         push_u64(out, u64::from(status));
     }
-    out.extend_from_slice(template.between.as_bytes());
-    out.extend_from_slice(request_id);
+    if let Some(between) = template.between {
+        out.extend_from_slice(between.as_bytes());
+        out.extend_from_slice(request_id);
+    }
     out.extend_from_slice(template.after.as_bytes());
 }
 
@@ -151,8 +157,8 @@ pub fn rendered_len(format: ErrorFormat, message: Message<'_>, request_id: &[u8]
         return 0;
     };
     let (text, status) = message.parts();
-    let statics = template.before.len() + template.between.len() + template.after.len();
-    statics + escaped_len(text, format) + status.map_or(0, digits) + request_id.len()
+    let id = template.between.map_or(0, |between| between.len() + request_id.len());
+    template.before.len() + escaped_len(text, format) + status.map_or(0, digits) + id + template.after.len()
 }
 
 impl<'a> Message<'a> {
@@ -341,7 +347,8 @@ mod tests {
         };
         assert_eq!(of(&[]), (ErrorFormat::Plain, ErrorFormat::Json));
         assert_eq!(of(&[(Known::ContentType, b"text/html; charset=x")]), (ErrorFormat::Html, ErrorFormat::Json));
-        assert_eq!(of(&[(Known::ContentType, b"application/grpc+proto")]), (ErrorFormat::Grpc, ErrorFormat::Json));
+        assert_eq!(of(&[(Known::ContentType, b"application/grpc+proto")]), (ErrorFormat::Exit, ErrorFormat::Json));
+        assert_eq!(of(&[(Known::Accept, b"application/grpc")]), (ErrorFormat::Exit, ErrorFormat::Grpc));
         assert_eq!(
             of(&[(Known::ContentType, b"text/html"), (Known::Accept, b"application/xml")]),
             (ErrorFormat::Xml, ErrorFormat::Xml)
@@ -374,6 +381,7 @@ mod tests {
             format!("no Route matched with those values\nrequest_id: {id}\n")
         );
         assert_eq!(body(ErrorFormat::Grpc, NO_ROUTE), "");
+        assert_eq!(body(ErrorFormat::Exit, NO_ROUTE), "{\"message\":\"no Route matched with those values\"}");
     }
 
     #[test]
@@ -386,6 +394,7 @@ mod tests {
         assert_eq!(len(ErrorFormat::Plain, Message::Status(400)), 57);
         assert_eq!(len(ErrorFormat::Plain, Message::Status(414)), 58);
         assert_eq!(len(ErrorFormat::Json, Message::Status(494)), 103);
+        assert_eq!(len(ErrorFormat::Exit, Message::Status(502)), 71);
     }
 
     #[test]

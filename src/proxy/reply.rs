@@ -10,6 +10,8 @@ use crate::http::encode::push_fields;
 use crate::http::encode::push_status_line;
 use crate::http::head::Method;
 use crate::http::known::Known;
+use crate::http::media::CHARSET_ROOM_BYTES;
+use crate::http::media::with_charset;
 use crate::http::reply::EXIT_CONTENT_TYPE;
 use crate::http::reply::ErrorFormat;
 use crate::http::reply::Message;
@@ -81,6 +83,7 @@ impl Job<'_> {
     fn prepare_fields(&mut self, status: u16, page: Page) {
         let src = self.client.buf.bytes();
         let x = &mut *self.x;
+        let mut room = [0u8; CHARSET_ROOM_BYTES];
         let content_type: &[u8] = match page {
             Page::Error { .. } if has_error_page(status) => {
                 ErrorFormat::for_error_page(&x.head.fields, src, self.rules.error_format).content_type().as_bytes()
@@ -90,7 +93,9 @@ impl Job<'_> {
                 ErrorFormat::for_gateway_error(&x.head.fields, src).content_type().as_bytes()
             }
             Page::Reply(ReplyKind::Exit) => EXIT_CONTENT_TYPE.as_bytes(),
-            Page::Reply(ReplyKind::Raw) => &x.reply.content_type,
+            Page::Reply(ReplyKind::Raw) => {
+                with_charset(&x.reply.content_type, &mut room).unwrap_or(&x.reply.content_type)
+            }
             Page::Reply(ReplyKind::Empty) => b"",
         };
         if !content_type.is_empty() {
@@ -208,10 +213,11 @@ pub struct Connection {
 impl Connection {
     /// Appends the field.
     pub fn push(&self, out: &mut Vec<u8>) {
-        let value: &[u8] = match (self.upgrade, self.keep) {
-            (true, _) => b"Upgrade",
-            (false, true) => b"keep-alive",
+        let value: &[u8] = match (self.keep, self.upgrade) {
+            (true, false) => b"keep-alive",
             (false, false) => b"close",
+            (true, true) => b"keep-alive, Upgrade",
+            (false, true) => b"close, Upgrade",
         };
         push_field(out, b"Connection", value);
     }

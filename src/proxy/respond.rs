@@ -18,7 +18,8 @@ use crate::http::head::Method;
 use crate::http::head::Version;
 use crate::http::hop;
 use crate::http::known::Known;
-use crate::http::media::needs_charset;
+use crate::http::media::CHARSET_ROOM_BYTES;
+use crate::http::media::with_charset;
 use crate::http::parse::Progress;
 use crate::http::parse::parse_response;
 use crate::limits;
@@ -176,16 +177,10 @@ impl Job<'_> {
         for field in x.reply.fields.iter(&[]) {
             fields.set_by_name(src, field.name, field.value);
         }
-        if let Some(value) = fields.get(src, Known::ContentType)
-            && needs_charset(value)
-        {
-            let mut with_charset = [0u8; 96];
-            let tail = b"; charset=UTF-8";
-            if let Some(room) = with_charset.get_mut(..value.len() + tail.len()) {
-                room[..value.len()].copy_from_slice(value);
-                room[value.len()..].copy_from_slice(tail);
-                fields.set(Known::ContentType, room);
-            }
+        let mut room = [0u8; CHARSET_ROOM_BYTES];
+        let content_type = fields.get(src, Known::ContentType);
+        if let Some(value) = content_type.and_then(|value| with_charset(value, &mut room)) {
+            fields.set(Known::ContentType, value);
         }
         for placed in &x.collected {
             placed.instance.plugin.response_head(&mut ResponseView {
@@ -215,11 +210,19 @@ impl Job<'_> {
         push_status_line(out, x.response.status, x.response.reason.of(src));
         let fields = &x.response.fields;
         let names_length = matches!(framing, ResponseFraming::Empty);
+        let headers = rules.settings.headers;
+        let (mut dates, mut servers) = (0, 0);
         push_fields(out, fields, src, |field| match field.known {
             // Of an answer without a body the length is what it would have been: it is kept (RFC 9110 section 8.6).
             Known::ContentLength => names_length && x.response.status != 204,
-            Known::XKongRequestId => !rules.settings.headers.request_id,
-            Known::Via => !rules.settings.headers.via,
+            Known::XKongRequestId => !headers.request_id,
+            Known::Via => !headers.via,
+            Known::XKongUpstreamLatency => !headers.upstream_latency,
+            Known::XKongProxyLatency => !headers.proxy_latency,
+            Known::XKongUpstreamStatus => !headers.upstream_status,
+            // Fields of which there can be one: the first counts.
+            Known::Date => is_first(&mut dates),
+            Known::Server => is_first(&mut servers),
             _ => true,
         });
         match (framing, encoding) {
@@ -232,7 +235,6 @@ impl Job<'_> {
         }
         Connection { keep: x.keep, upgrade: false }.push(out);
         push_latencies(out, rules, proxy_latency_us, upstream_latency_us);
-        let headers = rules.settings.headers;
         if headers.upstream_status {
             push_field_u64(out, b"X-Kong-Upstream-Status", u64::from(x.response.status));
         }
@@ -256,6 +258,12 @@ impl Job<'_> {
         out.extend_from_slice(CRLF);
         encoding
     }
+}
+
+/// Counts one more; whether it is the first.
+fn is_first(count: &mut u32) -> bool {
+    *count += 1;
+    *count == 1
 }
 
 /// Which route and service served the request, for those who ask with `Kong-Debug` (spec/router.md section 11).

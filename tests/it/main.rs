@@ -9,6 +9,8 @@ mod bodies;
 mod broken_upstreams;
 mod faults;
 mod forwarding;
+mod golden;
+mod golden_proxy;
 mod lifecycle;
 mod load;
 mod logs;

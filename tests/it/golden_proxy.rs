@@ -1,0 +1,249 @@
+//! Recorded exchanges of a real Kong through the real gateway (`tests/data/proxy.jsonl`).
+//! Owns: which records are not replayed yet, and which differences are meant. Always: a difference that is not in the
+//! table fails, and so does one in the table that is no more.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::golden::compare::Exchange;
+use crate::golden::compare::differences;
+use crate::golden::pattern::Pattern;
+use crate::golden::record::Record;
+use crate::golden::servers;
+use crate::golden::servers::Servers;
+use crate::golden::setup::Setup;
+use crate::harness::Driver;
+use crate::harness::gateway::Gateway;
+
+/// Plugins whose records are replayed.
+const PLUGINS: [&str; 3] = ["key-auth", "request-termination", "correlation-id"];
+
+/// A difference that is meant: the record, how the lines of the comparison begin (all of them), and why.
+type Exception = (&'static str, &'static [&'static str], &'static str);
+
+const BAD_REQUEST: &[&str] = &["status 400 instead of 200"];
+const NO_STUB_PAGE: &[&str] =
+    &["no Content-Type: text/html", "Content-Length: 0 instead of 1", "body: \"\" instead of \"<html>"];
+const NO_STUB: &str = "a redirect needs no body (spec/router.md section 9)";
+const CRLF_ONLY: &str = "lines end in CRLF, a header has a colon (requirements 1.1)";
+
+const EXCEPTIONS: &[Exception] = &[
+    ("basic/path /a/b#frag", BAD_REQUEST, "a raw # in a target is refused (requirements 1.6)"),
+    ("badrequest/raw-utf8", BAD_REQUEST, "raw 8-bit bytes in a target are refused (requirements 1.6)"),
+    ("badrequest/header-nocolon", BAD_REQUEST, CRLF_ONLY),
+    ("badrequest/lf-only", BAD_REQUEST, CRLF_ONLY),
+    ("badrequest/http09", &["status 400 instead of null"], "no HTTP/0.9 (requirements 1.9)"),
+    ("upstream/garbage GET", &["status 502 instead of null"], "no HTTP/0.9 (requirements 1.9)"),
+    ("upstream/garbage POST", &["status 502 instead of null"], "no HTTP/0.9 (requirements 1.9)"),
+    (
+        "basic/path /a/x%zz",
+        &[
+            "Content-Type: application/json; charset=utf-8 instead of text/plain; charset=utf-8",
+            "Content-Length: 80 instead of 57",
+            r#"body: "{\n  \"message\":\"Bad request\",\n"#,
+        ],
+        "the head is read before its target is judged, so Accept is known",
+    ),
+    (
+        "headers/too-big-header",
+        &[
+            "Content-Type: text/plain; charset=utf-8 instead of application/json; charset=utf-8",
+            "Content-Length: 80 instead of 103",
+            r#"body: "Request header or cookie too large\nrequest_id: "#,
+        ],
+        "of a head that is refused nothing is believed, Accept neither",
+    ),
+    (
+        "headers/upgrade",
+        &["upstream: no Upgrade: websocket", "upstream: Connection: keep-alive instead of keep-alive, Upgrade"],
+        "WebSocket is not built yet",
+    ),
+    (
+        "response/hdr=X-Accel-Redirect:/z",
+        &["upstream: GET /?hdr=X-Accel-Redirect:/z HTTP/1.1 instead of GET / HTTP/1.1"],
+        "an upstream's orders to an accelerator are not obeyed (spec/proxying.md section 5)",
+    ),
+    ("noroute/accept application/grpc", &["no Content-Type: "], "an empty Content-Type says nothing"),
+    (
+        "badrequest/bad-chunk",
+        &[
+            "no X-Kong-Upstream-Latency: <ms>",
+            "no X-Kong-Proxy-Latency: <ms>",
+            "no Via: 1.1 kong/<version>",
+            "X-Kong-Response-Latency too many",
+        ],
+        "nothing of the request was handed to an upstream, so the answer is not a proxied one",
+    ),
+    (
+        "retry/hang+ok GET 0",
+        &["quicker than 0.5 s"],
+        "round-robin begins where it likes, here with the peer that answers",
+    ),
+    ("https-only/301", NO_STUB_PAGE, NO_STUB),
+    ("https-only/302", NO_STUB_PAGE, NO_STUB),
+    ("https-only/307", NO_STUB_PAGE, NO_STUB),
+    ("https-only/308", NO_STUB_PAGE, NO_STUB),
+    ("https-only/post", NO_STUB_PAGE, NO_STUB),
+    ("https-only/grpc", NO_STUB_PAGE, NO_STUB),
+    (
+        "request-termination/echo",
+        &["body.matched_route: no ws_id", "body.matched_service: no ws_id"],
+        "there are no workspaces to show",
+    ),
+];
+
+/// How the records of a group went.
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    same: usize,
+    meant: usize,
+}
+
+/// Why a record is not replayed.
+fn left_out(record: &Record) -> Option<String> {
+    if record.response.is_null() {
+        return Some("log lines".to_owned());
+    }
+    if !record.request["on"].is_null() {
+        return Some(format!("port {}", record.request["on"]));
+    }
+    if record.router_flavor != "traditional_compatible" {
+        return Some(format!("router_flavor {}", record.router_flavor));
+    }
+    let text = record.config.to_string();
+    for upstream in record.config["upstreams"].as_array().into_iter().flatten() {
+        if let Some(algorithm) = upstream["algorithm"].as_str().filter(|name| *name != "round-robin") {
+            return Some(format!("algorithm {algorithm}"));
+        }
+    }
+    if text.contains("\"healthchecks\"") {
+        return Some("health checks".to_owned());
+    }
+    plugin_names(&record.config).find(|name| !PLUGINS.contains(&name.as_str())).map(|name| format!("plugin {name}"))
+}
+
+/// The names of all plugins, wherever they stand.
+fn plugin_names(config: &Value) -> impl Iterator<Item = String> {
+    fn walk(value: &Value, names: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, below)| {
+                let plugins = below.as_array().filter(|_| name == "plugins").into_iter().flatten();
+                names.extend(plugins.filter_map(|plugin| plugin["name"].as_str()).map(str::to_owned));
+                walk(below, names);
+            }),
+            Value::Array(list) => list.iter().for_each(|below| walk(below, names)),
+            _ => {}
+        }
+    }
+    let mut names = Vec::new();
+    walk(config, &mut names);
+    names.into_iter()
+}
+
+/// A configuration and the records made under it.
+type Run = (Value, Vec<Record>);
+
+/// The records to be replayed in runs that share a configuration; why the others are not.
+fn runs() -> (Vec<Run>, BTreeMap<String, usize>) {
+    let (mut runs, mut reasons) = (Vec::<Run>::new(), BTreeMap::new());
+    for record in Record::all() {
+        if let Some(reason) = left_out(&record) {
+            *reasons.entry(reason).or_insert(0) += 1;
+            continue;
+        }
+        match runs.last_mut() {
+            Some((config, records)) if *config == record.config => records.push(record),
+            // The services of the path matrix were loaded together.
+            Some((config, records)) if records[0].group() == "path" && record.group() == "path" => {
+                let services = config["services"].as_array_mut().expect("the matrix has services");
+                let service = &record.config["services"][0];
+                if services.last() != Some(service) {
+                    services.push(service.clone());
+                }
+                records.push(record);
+            }
+            _ => runs.push((record.config.clone(), vec![record])),
+        }
+    }
+    (runs, reasons)
+}
+
+fn exchange(gateway: &Gateway, servers: &Servers, record: &Record, pattern: &Pattern) -> Exchange {
+    let start = Instant::now();
+    let mut client = gateway.connect();
+    client.send_what_is_taken(&record.request_bytes(|text| pattern.put_in(text)));
+    let response = match record.method() {
+        "HEAD" => client.head(),
+        _ => client.response(),
+    };
+    let elapsed_s = start.elapsed().as_secs_f64();
+    if response.header("connection") == Some("close") {
+        client.must_end();
+    }
+    Exchange { response, arrived: servers.arrived(), elapsed_s }
+}
+
+#[test]
+fn recorded_exchanges() {
+    let servers = Servers::start();
+    let resolver = format!("127.0.0.1:{}", servers::name_server());
+    // One worker: its count of picks and of generated ids goes on from record to record, as in the recorded process.
+    let gateway = Gateway::with(Driver::any(), &[("workers", "1"), ("dns_resolver", &resolver)]);
+    let mut known = servers.ports();
+    known.push(("<proxy_port>".to_owned(), gateway.proxy.to_string()));
+    known.push(("kong/<version>".to_owned(), format!("ringway/{}", env!("CARGO_PKG_VERSION"))));
+    let mut pattern = Pattern::new(known);
+    let mut setup = Setup::new(&gateway);
+    let (runs, reasons) = runs();
+    let mut groups = BTreeMap::<String, Counts>::new();
+    let mut wrong = Vec::new();
+    for (config, records) in &runs {
+        setup.replace(config, &pattern);
+        for record in records {
+            let real = exchange(&gateway, &servers, record, &pattern);
+            let found = differences(&mut pattern, record, &real);
+            let meant = EXCEPTIONS.iter().find(|(name, ..)| *name == record.name);
+            let group = groups.entry(record.group().to_owned()).or_default();
+            group.all += 1;
+            match meant {
+                None if found.is_empty() => group.same += 1,
+                Some((_, lines, _)) if are_those(&found, lines) => group.meant += 1,
+                Some((_, lines, _)) => wrong.push(format!("{} {}: {found:?}, not {lines:?}", record.seq, record.name)),
+                None => wrong.push(format!(
+                    "{} {}: {}; it was {} {:?}",
+                    record.seq,
+                    record.name,
+                    found.join("; "),
+                    real.response.status,
+                    real.response.text().chars().take(120).collect::<String>()
+                )),
+            }
+        }
+    }
+    report(&groups, &reasons);
+    assert!(wrong.is_empty(), "{} records differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn are_those(found: &[String], lines: &[&str]) -> bool {
+    found.len() == lines.len() && found.iter().zip(lines).all(|(found, line)| found.starts_with(line))
+}
+
+fn report(groups: &BTreeMap<String, Counts>, reasons: &BTreeMap<String, usize>) {
+    let print = |name: &str, counts: &Counts| {
+        println!("{name}: {} of {}, and {} meant to differ", counts.same, counts.all, counts.meant);
+    };
+    let mut sum = Counts::default();
+    for (group, counts) in groups {
+        print(group, counts);
+        sum.all += counts.all;
+        sum.same += counts.same;
+        sum.meant += counts.meant;
+    }
+    print("as recorded", &sum);
+    for (reason, count) in reasons {
+        println!("not replayed: {count}, {reason}");
+    }
+}
