@@ -15,16 +15,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
-use hickory_resolver::config::NameServerConfig;
-use hickory_resolver::config::ResolveHosts;
-use hickory_resolver::config::ResolverConfig;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::task::AbortHandle;
 
 use crate::config::DnsRecord;
 use crate::config::Settings;
+use crate::control::nameserver::Answer;
+use crate::control::nameserver::NameServers;
 use crate::state::delta::NameUpdate;
 use crate::state::spec::Resolution;
 
@@ -52,7 +48,7 @@ pub struct Rules {
 /// Resolves the names that the configuration uses.
 pub struct Names {
     hosts: HashMap<String, Vec<IpAddr>>,
-    dns: Option<Arc<TokioResolver>>,
+    dns: Option<NameServers>,
     rules: Rules,
     on_news: OnNews,
     watched: Mutex<HashMap<Arc<str>, Watched>>,
@@ -63,6 +59,14 @@ struct Watched {
     users: usize,
     known: Resolution,
     watcher: Option<AbortHandle>,
+}
+
+/// What a watcher remembers of its name.
+#[derive(Default)]
+struct Memory {
+    /// The last addresses, and until when they may be used.
+    last_good: Option<(Resolution, Instant)>,
+    failing: bool,
 }
 
 impl Names {
@@ -76,7 +80,7 @@ impl Names {
             not_found_ttl: Duration::from_millis(settings.dns_not_found_ttl_ms).max(SHORTEST),
             error_ttl: Duration::from_millis(settings.dns_error_ttl_ms).max(SHORTEST),
         };
-        let dns = build_resolver(settings, &rules).map(Arc::new);
+        let dns = NameServers::new(settings, rules.ipv4, rules.ipv6);
         let dns = dns.inspect_err(|error| {
             tracing::warn!("names resolve from {} only: {error}", settings.dns_hostsfile.display());
         });
@@ -132,20 +136,11 @@ impl Names {
     fn watch(self: &Arc<Self>, name: Arc<str>) -> AbortHandle {
         let names = Arc::downgrade(self);
         let watcher = async move {
-            // The last addresses, and until when they may be used.
-            let mut last_good: Option<(Resolution, Instant)> = None;
+            let mut memory = Memory::default();
             while let Some(this) = names.upgrade() {
-                let (mut answer, valid_for) = this.ask(&name).await;
-                match (&answer, &last_good) {
-                    (Resolution::Addresses(_), _) => {
-                        last_good = Some((answer.clone(), Instant::now() + valid_for + this.rules.stale_ttl));
-                    }
-                    (Resolution::Failed(why), Some((good, until))) if Instant::now() < *until => {
-                        tracing::warn!("{name}: {why}; its last addresses stay in use");
-                        answer = good.clone();
-                    }
-                    _ => {}
-                }
+                let (answer, valid_for) = this.ask(&name).await;
+                let good_for = valid_for + this.rules.stale_ttl;
+                let answer = memory.weigh(&name, answer, good_for, Instant::now());
                 this.publish(&name, answer);
                 drop(this);
                 tokio::time::sleep(valid_for).await;
@@ -166,22 +161,38 @@ impl Names {
     }
 
     async fn ask(&self, name: &str) -> (Resolution, Duration) {
-        let Some(dns) = &self.dns else { return (Resolution::NotFound, self.rules.not_found_ttl) };
-        match dns.lookup_ip(name).await {
-            Ok(found) => {
-                let addresses: Vec<IpAddr> = found.iter().collect();
-                if addresses.is_empty() {
-                    return (Resolution::NotFound, self.rules.not_found_ttl);
-                }
-                let ttl = found.valid_until().saturating_duration_since(Instant::now());
-                let valid_for = self.rules.valid_ttl.unwrap_or(ttl).max(SHORTEST);
-                (Resolution::Addresses(addresses.into()), valid_for)
+        let rules = &self.rules;
+        let answer = match &self.dns {
+            Some(dns) => dns.ask(name).await,
+            None => Answer::NotFound,
+        };
+        match answer {
+            Answer::Addresses(addresses, ttl) => {
+                (Resolution::Addresses(addresses.into()), rules.valid_ttl.unwrap_or(ttl).max(SHORTEST))
             }
-            Err(error) if error.is_nx_domain() || error.is_no_records_found() => {
-                (Resolution::NotFound, self.rules.not_found_ttl)
-            }
-            Err(error) => (Resolution::Failed(error.to_string().into()), self.rules.error_ttl),
+            Answer::NotFound => (Resolution::NotFound, rules.not_found_ttl),
+            Answer::Failed(why) => (Resolution::Failed(why.into()), rules.error_ttl),
         }
+    }
+}
+
+impl Memory {
+    /// What is to be published after an answer: while servers fail, the last addresses until their time is over.
+    fn weigh(&mut self, name: &str, answer: Resolution, good_for: Duration, now: Instant) -> Resolution {
+        let Resolution::Failed(why) = &answer else {
+            if std::mem::take(&mut self.failing) {
+                tracing::info!("{name}: name servers answer again");
+            }
+            // A name that was denied has no last addresses: a later failure must not bring them back.
+            self.last_good = matches!(answer, Resolution::Addresses(_)).then(|| (answer.clone(), now + good_for));
+            return answer;
+        };
+        let good = self.last_good.as_ref().filter(|(_, until)| now < *until);
+        if !std::mem::replace(&mut self.failing, true) {
+            let addresses = if good.is_some() { "its last addresses stay in use" } else { "it has no addresses" };
+            tracing::warn!("{name}: {why}; {addresses}");
+        }
+        good.map_or(answer, |(good, _)| good.clone())
     }
 }
 
@@ -198,33 +209,6 @@ impl Drop for Names {
 /// An address written as a name, with or without the brackets of IPv6.
 pub fn literal(name: &str) -> Option<IpAddr> {
     name.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn build_resolver(settings: &Settings, rules: &Rules) -> Result<TokioResolver, String> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = if settings.dns_resolver.is_empty() {
-        TokioResolver::builder_tokio().map_err(|e| format!("the system's resolver configuration is unusable: {e}"))?
-    } else {
-        let servers = settings.dns_resolver.iter().map(|addr| {
-            let mut server = NameServerConfig::udp_and_tcp(addr.ip());
-            for connection in &mut server.connections {
-                connection.port = addr.port();
-            }
-            server
-        });
-        let config = ResolverConfig::from_parts(None, vec![], servers.collect());
-        TokioResolver::builder_with_config(config, provider)
-    };
-    let options = builder.options_mut();
-    options.use_hosts_file = ResolveHosts::Never;
-    // Expiry is followed by the watchers; a cache below them would only age the answers.
-    options.cache_size = 0;
-    options.ip_strategy = match (rules.ipv4, rules.ipv6) {
-        (true, true) => LookupIpStrategy::Ipv4AndIpv6,
-        (false, true) => LookupIpStrategy::Ipv6Only,
-        _ => LookupIpStrategy::Ipv4Only,
-    };
-    builder.build().map_err(|e| e.to_string())
 }
 
 /// The hosts file: first line wins per name and family; `localhost` is there even when the file lacks it.
@@ -282,6 +266,24 @@ mod tests {
             [IpAddr::from([127, 0, 0, 9])]
         );
         assert_eq!(parse_hosts("", &rules(true, true))["localhost"].len(), 2);
+    }
+
+    #[test]
+    fn the_last_addresses_cover_failures_for_a_while_and_no_denial() {
+        let good = Resolution::Addresses(Arc::from([IpAddr::from([127, 0, 0, 1])]));
+        let failed = || Resolution::Failed("timeout".into());
+        let (start, for_10_s) = (Instant::now(), Duration::from_secs(10));
+        let at = |s| start + Duration::from_secs(s);
+        let mut memory = Memory::default();
+        let mut weigh = |answer, s| memory.weigh("a.test", answer, for_10_s, at(s));
+        assert_eq!(weigh(failed(), 0), failed());
+        assert_eq!(weigh(good.clone(), 1), good);
+        assert_eq!(weigh(failed(), 2), good);
+        assert_eq!(weigh(failed(), 10), good);
+        assert_eq!(weigh(failed(), 11), failed(), "their time is over");
+        assert_eq!(weigh(good.clone(), 12), good);
+        assert_eq!(weigh(Resolution::NotFound, 13), Resolution::NotFound);
+        assert_eq!(weigh(failed(), 14), failed(), "they do not come back");
     }
 
     #[test]

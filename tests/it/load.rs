@@ -188,7 +188,7 @@ fn no_end_of_a_connection_leaks_a_descriptor(driver: Driver) {
     });
     let gateway =
         Gateway::with(driver, &[("upstream_keepalive_idle_timeout", "100ms"), ("client_body_timeout", "200ms")]);
-    gateway.proxy_with(peer.port, json!({"read_timeout": 200, "retries": 0}), json!({"strip_path": false}));
+    gateway.proxy_with(peer.port, json!({"read_timeout": 800, "retries": 0}), json!({"strip_path": false}));
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("the gateway runs").count();
     let active = || gateway.admin("GET", "/status", None).json()["server"]["connections_active"].as_u64();
     gateway.get("/").must_be(200);

@@ -10,7 +10,8 @@ use crate::harness::peer::Peer;
 #[test]
 fn the_access_log_has_one_line_for_each_request() {
     let peer = Peer::hello();
-    let gateway = Gateway::start(Driver::any());
+    // One worker, so that the lines come in the order of the requests.
+    let gateway = Gateway::with(Driver::any(), &[("workers", "1")]);
     gateway.proxy_to(peer.port);
     let mut client = gateway.connect();
     let fields =

@@ -14,6 +14,8 @@ mod golden_proxy;
 mod lifecycle;
 mod load;
 mod logs;
+mod mixes;
+mod names;
 mod patience;
 mod plugins;
 mod smuggling;

@@ -52,14 +52,15 @@ fn slow_but_steady_peers_are_waited_for(driver: Driver) {
 
 fn a_slow_client_is_not_the_upstreams_fault(driver: Driver) {
     const BYTES: usize = 40 << 20;
-    let peer = Peer::scripted(|accepted| {
+    let body = vec![b'x'; BYTES];
+    let peer = Peer::scripted(move |accepted| {
         while accepted.request().is_some() {
             accepted.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n"));
-            accepted.send(vec![b'x'; BYTES]);
+            accepted.send(&body);
         }
     });
     let gateway = Gateway::start(driver);
-    gateway.proxy_with(peer.port, json!({"read_timeout": 300}), json!({}));
+    gateway.proxy_with(peer.port, json!({"read_timeout": 500}), json!({}));
     let mut client = gateway.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut answer = client.head();

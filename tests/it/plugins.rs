@@ -103,7 +103,7 @@ fn a_credential_ends_at_its_time_and_with_its_consumer() {
     let gateway = behind(&peer);
     gateway.create("/routes/r/plugins", json!({"name": "key-auth"}));
     gateway.create("/consumers", json!({"username": "c"}));
-    gateway.create("/consumers/c/key-auth", json!({"key": "short", "ttl": 1}));
+    gateway.create("/consumers/c/key-auth", json!({"key": "short", "ttl": 3}));
     gateway.create("/consumers/c/key-auth", json!({"key": "long"}));
     ask(&gateway, "/", "apikey: short\r\n").must_be(200);
     crate::harness::eventually("the key to expire", || {

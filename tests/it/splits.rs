@@ -20,6 +20,7 @@ on_both_drivers!(
     no_request_of_a_broken_connection_is_served_twice,
     half_an_upload_is_never_whole_to_the_upstream,
     empty_lines_before_a_request_are_passed_over,
+    the_end_of_a_connection_takes_no_answer_with_it,
 );
 
 /// Answers with the method, the path and the body of each request.
@@ -176,4 +177,39 @@ fn empty_lines_before_a_request_are_passed_over(driver: Driver) {
     client.send("\r\nPOST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\n");
     assert_eq!(client.response().must_be(200).text(), "POST /1 hi");
     assert_eq!(client.ask("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").must_be(200).text(), "GET /2 ");
+}
+
+/// A close while bytes of the client are unread makes the kernel reset the connection, and what was written but not yet
+/// received is lost. So the gateway must end its side first and listen on.
+fn the_end_of_a_connection_takes_no_answer_with_it(driver: Driver) {
+    const BYTES: usize = 3 << 20;
+    let peer = Peer::scripted(|accepted| {
+        while let Some(arrived) = accepted.request() {
+            let bytes = if arrived.line().contains("/large") { BYTES } else { 5 };
+            accepted.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n"));
+            accepted.send(vec![b'x'; bytes]);
+        }
+    });
+    let gateway = Gateway::with(driver, &[("client_keepalive_requests", "2")]);
+    gateway.proxy_with(peer.port, json!({}), json!({"strip_path": false}));
+    let more = "GET /never HTTP/1.1\r\nHost: a\r\n\r\n".repeat(300);
+    for last in [
+        // Closed because the client says so, because of the number of requests, because of an error.
+        "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /last HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /last HTTP/1.1\r\nHost: a b\r\n\r\n",
+    ] {
+        let mut client = gateway.connect();
+        client.send(format!("GET /large HTTP/1.1\r\nHost: a\r\n\r\n{last}"));
+        client.send_what_is_taken(more.as_bytes());
+        peer.arrived();
+        // Time for the gateway to write all and to close, while nothing is read.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let large = client.response().must_be(200);
+        assert_eq!((large.body.len(), large.truncated), (BYTES, false), "before {last}");
+        let answer = client.response();
+        assert_eq!((answer.header("connection"), answer.truncated), (Some("close"), false), "{last}");
+        client.must_end();
+        peer.arrived_by_now();
+    }
 }

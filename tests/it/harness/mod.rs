@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod curl;
+pub mod dns;
 pub mod gateway;
 pub mod nginx;
 pub mod peer;

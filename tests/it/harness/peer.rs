@@ -5,6 +5,7 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::harness::client::find;
 /// The upstream.
 pub struct Peer {
     pub port: u16,
+    addr: SocketAddr,
     arrivals: Mutex<mpsc::Receiver<Arrived>>,
     connections: Arc<AtomicUsize>,
     closing: Arc<AtomicBool>,
@@ -76,7 +78,7 @@ impl Peer {
 
     /// As [`Peer::scripted`], on a listener made by the test.
     pub fn listening(listener: TcpListener, script: impl Fn(&mut Accepted) + Send + Sync + 'static) -> Self {
-        let port = listener.local_addr().expect("a bound socket").port();
+        let addr = listener.local_addr().expect("a bound socket");
         let (sender, arrivals) = mpsc::channel();
         let (connections, closing) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let script = Arc::new(script);
@@ -95,7 +97,7 @@ impl Peer {
                 std::thread::spawn(move || script(&mut Accepted { stream, rest: Vec::new(), arrivals }));
             }
         });
-        Self { port, arrivals: Mutex::new(arrivals), connections, closing }
+        Self { port: addr.port(), addr, arrivals: Mutex::new(arrivals), connections, closing }
     }
 
     /// Waits for the next request that arrives.
@@ -120,7 +122,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::SeqCst);
         // Wakes the accepting thread, which then ends and closes the port.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect(self.addr);
     }
 }
 
