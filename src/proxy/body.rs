@@ -256,9 +256,10 @@ impl Job<'_> {
         self.x.body.spent = true;
     }
 
-    /// Whether the connection can be kept although the request was answered before its body was read.
-    pub fn body_allows_keeping(&self) -> bool {
-        self.x.body.may_drain()
+    /// Whether the connection can be kept although the request was answered before its body was read: what came with the
+    /// head is taken first, and may be all of it.
+    pub fn body_allows_keeping(&mut self) -> bool {
+        self.x.body.take_at_hand(self.client.buf.bytes()).is_ok() && self.x.body.may_drain()
     }
 
     /// Ends the request on the connection: what is left of the body is read and dropped, or the connection closes.
@@ -270,18 +271,20 @@ impl Job<'_> {
         let fit = self.x.keep && !self.client.deadline.is_over();
         if !fit || !self.x.body.may_drain() {
             self.client.deadline.clear();
-            return if self.x.body.is_complete() { Next::Close } else { Next::Linger };
+            // Also behind a complete body: a close with the client's next bytes unread would be a reset, and take what
+            // the client has not received yet of this answer and those before it.
+            return Next::Linger;
         }
         while !self.x.body.complete {
             if self.client.conn.reader.is_started() {
                 // Left under way by an upload that ended early.
             } else if self.start_piece().await.is_err() {
-                return Next::Close;
+                return Next::Linger;
             }
             let piece = self.client.conn.reader.done().await;
             match self.take_piece(piece) {
                 Ok(buf) => self.core.buffers.stream.give(buf),
-                Err(_) => return Next::Close,
+                Err(_) => return Next::Linger,
             }
         }
         let taken = self.x.body.taken();
