@@ -128,7 +128,7 @@ fn request_termination_answers_in_place_of_the_upstream() {
         (
             json!({"status_code": 200, "message": null, "body": "<h1>hi</h1>", "content_type": "text/html"}),
             200,
-            Some("text/html"),
+            Some("text/html; charset=UTF-8"),
             "<h1>hi</h1>",
         ),
     ] {
