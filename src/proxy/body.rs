@@ -271,9 +271,11 @@ impl Job<'_> {
         let fit = self.x.keep && !self.client.deadline.is_over();
         if !fit || !self.x.body.may_drain() {
             self.client.deadline.clear();
-            // Also behind a complete body: a close with the client's next bytes unread would be a reset, and take what
-            // the client has not received yet of this answer and those before it.
-            return Next::Linger;
+            // A close with bytes of the client unread would be a reset, and take what it has not received yet of this
+            // answer and those before it. Only a client that said itself that it is done is known to send no more.
+            let is_done =
+                self.x.client_is_done && self.x.body.is_complete() && self.client.has_sent_no_more(&self.x.body);
+            return if is_done { Next::Close } else { Next::Linger };
         }
         while !self.x.body.complete {
             if self.client.conn.reader.is_started() {
@@ -294,6 +296,11 @@ impl Job<'_> {
 }
 
 impl Client {
+    /// Whether nothing of the client is left behind this request, here or in the kernel.
+    fn has_sent_no_more(&self, body: &RequestBody) -> bool {
+        self.buf.len() <= body.taken() && self.extra.is_empty() && !self.conn.has_unread()
+    }
+
     /// Judges a read from the client: the end of the stream inside a request means that the client is gone.
     pub fn received(&self, result: std::io::Result<usize>, late: Fault) -> Result<(), Fault> {
         match result {

@@ -79,6 +79,8 @@ pub struct Exchange {
     pub tried: Tried,
     /// Plugin configurations chosen for this request, in order.
     pub collected: Vec<Rc<Placed>>,
+    /// Whether the client said that this is its last request.
+    pub client_is_done: bool,
     /// Whether the client's connection may carry another request.
     pub keep: bool,
     /// Whether bytes of an answer have left.
@@ -193,6 +195,7 @@ impl Job<'_> {
         let settings = &self.rules.settings;
         let under_limit = self.client.facts.requests < u64::from(settings.client_keepalive_requests);
         let keep = framing::keep_alive(x.head.version, &x.head.fields, src);
+        x.client_is_done = !keep;
         x.keep = keep && under_limit && !self.core.draining.get() && settings.client_keepalive_timeout_ms > 0;
         let framing = framing::request_framing(&x.head, src).map_err(|bad| {
             x.keep = false;

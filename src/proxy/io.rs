@@ -175,6 +175,14 @@ impl Conn {
         self.fd
     }
 
+    /// Whether the kernel holds bytes of the peer that were not read.
+    pub fn has_unread(&self) -> bool {
+        let mut count: libc::c_int = 0;
+        // Safety: FIONREAD writes one int.
+        let result = unsafe { libc::ioctl(self.fd, libc::FIONREAD, &raw mut count) };
+        result != 0 || count > 0
+    }
+
     /// Says that nothing more will be written; the peer may still write.
     pub fn shutdown_write(&self) {
         shutdown(self.fd, libc::SHUT_WR);
