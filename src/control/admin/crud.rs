@@ -95,16 +95,18 @@ impl<P: Publish> Admin<P> {
             }
             Method::DELETE => {
                 self.change(StatusCode::NO_CONTENT, |tx| {
-                    if let Some(id) = name.find(entity, &tx.tables) {
-                        tx.delete(entity, id).map_err(Problem::Conflict)?;
+                    match name.find(entity, &tx.tables) {
+                        Some(id) => tx.delete(entity, id).map(|_| None).map_err(Problem::Conflict),
+                        // A name that is none of another entity's is noticed; a row that is gone already is not.
+                        None if matches!(name, Name::Key(_)) && entity.named_by.is_some() => Err(name.absent(entity)),
+                        None => Ok(None),
                     }
-                    Ok(None)
                 })
                 .await
             }
             _ => {
                 let tables = self.store.view();
-                let id = name.find(entity, &tables).ok_or_else(Problem::not_found)?;
+                let id = name.find(entity, &tables).ok_or_else(|| name.missing(entity))?;
                 Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?))
             }
         }
@@ -117,14 +119,14 @@ impl<P: Publish> Admin<P> {
             let writer = Writer { entity: link.child, plugins: &plugins };
             return self
                 .change(StatusCode::CREATED, |tx| {
-                    let parent = name.find(link.parent, &tx.tables).ok_or_else(Problem::not_found)?;
+                    let parent = name.find(link.parent, &tx.tables).ok_or_else(|| name.missing_parent(link.parent))?;
                     let id = writer.create(tx, call.input, &[(link.field, reference(parent))])?;
                     rows::show_id(link.child, &tx.tables, id).map(Some)
                 })
                 .await;
         }
         let tables = self.store.view();
-        let parent = name.find(link.parent, &tables).ok_or_else(Problem::not_found)?;
+        let parent = name.find(link.parent, &tables).ok_or_else(|| name.missing_parent(link.parent))?;
         let wanted = Wanted::read(&call.query, link.child.has_tags())?;
         let after = wanted.after_id(&call.query)?;
         let found = tables.children(link.child, link.field, parent, after, wanted.size);
@@ -138,7 +140,9 @@ impl<P: Publish> Admin<P> {
         let entity = link.child;
         let plugins = |name: &str| self.plugin(name);
         let writer = Writer { entity, plugins: &plugins };
-        let parent_of = |tables: &Tables| parent_name.find(link.parent, tables).ok_or_else(Problem::not_found);
+        let parent_of = |tables: &Tables| {
+            parent_name.find(link.parent, tables).ok_or_else(|| parent_name.missing_parent(link.parent))
+        };
         let own_child = |tables: &Tables| -> Result<Uuid, Problem> {
             let parent = parent_of(tables)?;
             let found = name.find(entity, tables).filter(|id| linked(link, tables, *id) == Some(parent));

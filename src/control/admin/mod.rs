@@ -14,10 +14,13 @@ pub mod reply;
 pub mod rows;
 pub mod schemas;
 pub mod server;
+mod server_names;
 pub mod status;
 pub mod tags;
 pub mod targets;
 
+#[cfg(test)]
+mod entity_tests;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
@@ -36,6 +39,7 @@ use crate::control::admin::reply::Reply;
 use crate::control::store::Publish;
 use crate::control::store::Store;
 use crate::entity::PluginSchema;
+use crate::entity::vault;
 use hyper::HeaderMap;
 use hyper::Method;
 use hyper::StatusCode;
@@ -265,8 +269,11 @@ impl<P: Publish> Admin<P> {
             Endpoint::PluginSchema => self.plugin_schema(&call),
             Endpoint::PluginValidate => self.validate_plugin(call),
             Endpoint::PluginConfigSchema => self.plugin_config_schema(&call),
+            Endpoint::VaultSchema => self.vault_schema(&call),
+            Endpoint::VaultValidate => self.validate(&vault::VAULTS, call),
             Endpoint::Tags | Endpoint::Tag => self.tags(&call),
             Endpoint::Unavailable(_, why) => Err(Problem::bad_request(why)),
+            Endpoint::Hidden(_) => Err(Problem::not_found()),
             Endpoint::Collection(entity) => self.collection(entity, call).await,
             Endpoint::Row(entity) => self.row(entity, call).await,
             Endpoint::Children(link) => self.children(link, call).await,

@@ -43,6 +43,8 @@ pub enum Problem {
         option: &'static str,
         text: &'static str,
     },
+    /// The entity has no path key, and what stands for the id is none.
+    BadId,
     Unresolved(Vec<Unresolved>),
     /// A new row whose id is null.
     NullId,
@@ -80,6 +82,11 @@ impl Problem {
             }
             Problem::Conflict(conflict) => conflict_reply(conflict),
             Problem::BadKey { field, text } => error(10, &format!("invalid unique {field}"), &text, None),
+            Problem::BadId => {
+                let fields = json!({ "id": "expected a valid UUID" });
+                let message = format!("invalid primary key: '{}'", lua_literal(&fields));
+                error(1, "invalid primary key", &message, Some(fields))
+            }
             Problem::Absent { key, value } => {
                 let fields = json!({ key: value });
                 let by = if key == "id" { "primary key " } else { "" };
@@ -143,6 +150,11 @@ fn conflict_reply(conflict: Conflict) -> Reply {
         Conflict::Referenced { child, parent } => {
             let message = format!("an existing '{child}' entity references this '{parent}' entity");
             error(4, "foreign key violation", &message, Some(json!({ "@referenced_by": child })))
+        }
+        Conflict::Listed { entity, id, by, by_id } => {
+            let what = entity.trim_end_matches('s').replace('_', " ");
+            let message = format!("{what} {id} is still referenced by {by} (id = {by_id})");
+            error(19, "referenced by others", &message, None)
         }
     }
 }

@@ -14,6 +14,9 @@ const MEANT: &[(&str, &str)] = &[
     ("schema/upstreams", "the default of healthchecks names its threshold too"),
     ("options/cors-preflight", "a page of an origin that is not configured may not read answers"),
     ("cors/origin", "a page of an origin that is not configured may not read answers"),
+    ("certs/bad", "the reasons are those of another library"),
+    ("ca/bad", "the reason is that of another library"),
+    ("schema/keys", "an attribute that says what its absence says is left out"),
     ("page/nested-next", "which rows are on the second page depends on random ids"),
     ("routes/create-path-regex-bad", "the reason is that of another regex library"),
     ("routes/create-json-headers-empty-list", "refused by the rule it breaks, not by a compiler behind it"),
@@ -22,6 +25,27 @@ const MEANT: &[(&str, &str)] = &[
 /// Ports that the requests name, as in the record's environment.
 const PORTS: &[(&str, &str)] =
     &[("<echo_port>", "9001"), ("<echo2_port>", "9002"), ("<admin_port>", "8001"), ("<refused_port>", "9009")];
+
+/// Certificates and keys that the requests name.
+const PEMS: &[(&str, &str)] = &[
+    ("<pem:cert1>", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/cert1.pem"))),
+    ("<pem:key1>", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/key1.pem"))),
+    ("<pem:cert2>", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/cert2.pem"))),
+    ("<pem:key2>", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/key2.pem"))),
+    ("<pem:ca-cert>", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/ca.pem"))),
+];
+
+/// How a text stands in a body of this type.
+fn escaped(text: &str, content_type: &str) -> String {
+    if content_type.starts_with("application/json") {
+        let quoted = Value::from(text).to_string();
+        quoted[1..quoted.len() - 1].to_string()
+    } else if content_type.starts_with("application/x-www-form-urlencoded") {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    } else {
+        text.to_string()
+    }
+}
 
 #[derive(Clone, Default)]
 struct Bindings(HashMap<String, String>);
@@ -129,6 +153,7 @@ fn dechunk(body: &str) -> String {
 
 async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
     let mut bindings = Bindings::default();
+    bindings.0.extend(PEMS.iter().map(|(name, pem)| (name.to_string(), pem.to_string())));
     let (mut total, mut differing) = (0, Vec::new());
     for line in records.lines() {
         let record: Value = serde_json::from_str(line).unwrap();
@@ -140,7 +165,13 @@ async fn replay(admin: &Admin<Fake>, records: &str) -> (usize, Vec<String>) {
             empty(admin).await;
         }
         let target = bindings.fill(request["path"].as_str().unwrap());
-        let body = bindings.fill(request["body"].as_str().unwrap_or_default());
+        let content_type = request["headers"].as_array().into_iter().flatten().find(|pair| pair[0] == "Content-Type");
+        let content_type = content_type.and_then(|pair| pair[1].as_str()).unwrap_or_default();
+        let mut body = request["body"].as_str().unwrap_or_default().to_string();
+        for (name, pem) in PEMS {
+            body = body.replace(name, &escaped(pem, content_type));
+        }
+        let body = bindings.fill(&body);
         let (Some(target), Some(mut body)) = (target, body) else {
             differing.push(format!("{} {name}: a placeholder is unbound", record["seq"]));
             continue;

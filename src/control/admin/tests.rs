@@ -223,7 +223,7 @@ fn declarations_agree_with_themselves() {
     let mut seen = std::collections::HashSet::new();
     for entity in crate::entity::ENTITIES {
         assert!(seen.insert(entity.name), "{} stands twice", entity.name);
-        assert!(entity.field(entity.path_key).is_some(), "{}", entity.name);
+        assert!(entity.path_key.is_empty() || entity.field(entity.path_key).is_some(), "{}", entity.name);
         entity.record.fields.iter().for_each(walk);
     }
 }
