@@ -13,7 +13,8 @@ use crate::entity::validators::Check;
 use serde_json::Map;
 use serde_json::Value;
 
-pub static CERTIFICATES: Entity = Entity::new("certificates", "", &CERTIFICATE).named_by("snis", "certificate").declared_id(DeclaredId::Random);
+pub static CERTIFICATES: Entity =
+    Entity::new("certificates", "", &CERTIFICATE).named_by("snis", "certificate").declared_id(DeclaredId::Random);
 pub static SNIS: Entity = Entity::new("snis", "name", &SNI).hides_parents();
 pub static CA_CERTIFICATES: Entity = Entity::new("ca_certificates", "", &CA_CERTIFICATE)
     .normalise(put_digest)

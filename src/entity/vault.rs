@@ -11,7 +11,8 @@ use crate::strs;
 use serde_json::Map;
 use serde_json::Value;
 
-pub static VAULTS: Entity = Entity::new("vaults", "prefix", &RECORD).variant(by_name).declared_id(DeclaredId::QualifiedKey);
+pub static VAULTS: Entity =
+    Entity::new("vaults", "prefix", &RECORD).variant(by_name).declared_id(DeclaredId::QualifiedKey);
 
 static RECORD: Record = Record::of(&[
     Field::id(),

@@ -43,11 +43,7 @@ impl<P: Publish> Admin<P> {
             }
             Err(WriteError::Refused(problem)) => Err(problem),
             Err(WriteError::Uncompilable(refusals)) => Err(Problem::uncompilable(refusals)),
-            Err(WriteError::Unsaved(reason)) => {
-                tracing::error!("a change could not be saved and was not made: {reason}");
-                let text = "An unexpected error occurred".to_string();
-                Err(Problem::Plain(StatusCode::INTERNAL_SERVER_ERROR, text))
-            }
+            Err(WriteError::Unsaved(reason)) => Err(Problem::unsaved(&reason)),
         }
     }
 
@@ -232,7 +228,7 @@ impl<P: Publish> Admin<P> {
 }
 
 /// Says which version of the configuration the answer belongs to, and which cores do not serve it yet.
-fn with_version(reply: Reply, applied: &Applied) -> Reply {
+pub(super) fn with_version(reply: Reply, applied: &Applied) -> Reply {
     let reply = reply.with("X-Ringway-Config-Version", applied.version);
     if applied.late.is_empty() {
         return reply;

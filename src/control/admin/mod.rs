@@ -4,7 +4,10 @@
 //! Always: a change is answered when it is durable and every core has applied it, or is reported as late.
 
 pub mod access;
+mod config;
 pub mod crud;
+pub mod declare;
+mod declare_report;
 pub mod decode;
 pub mod form;
 pub mod page;
@@ -20,6 +23,8 @@ pub mod tags;
 pub mod targets;
 
 #[cfg(test)]
+mod config_tests;
+#[cfg(test)]
 mod entity_tests;
 #[cfg(test)]
 mod replay;
@@ -29,6 +34,7 @@ pub mod testing;
 mod tests;
 
 use crate::control::admin::access::Access;
+use crate::control::admin::decode::Format;
 use crate::control::admin::decode::Input;
 use crate::control::admin::form::Pair;
 use crate::control::admin::paths::Endpoint;
@@ -48,6 +54,7 @@ use serde_json::Map;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -139,6 +146,7 @@ pub struct Admin<P: Publish> {
     live: RwLock<Arc<(Live, Access)>>,
     admin_paths: Paths,
     status_paths: Paths,
+    loaded_document: Mutex<config::Loaded>,
     /// Set by an operator who takes the node out of rotation.
     draining: AtomicBool,
 }
@@ -167,6 +175,7 @@ impl<P: Publish> Admin<P> {
             configuration: config.configuration,
             live: RwLock::new(with_access(config.live)),
             plugins: config.plugins,
+            loaded_document: Mutex::new(None),
             draining: AtomicBool::new(false),
         }
     }
@@ -232,7 +241,12 @@ impl<P: Publish> Admin<P> {
         }
         let takes_body = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let format = if takes_body { Some(decode::gate(&request.headers)?) } else { None };
-        let Some(found) = paths.find(&request.path) else {
+        let found = paths.find(&request.path);
+        let takes_yaml = found.as_ref().is_some_and(|found| matches!(found.endpoint, Endpoint::Config));
+        if format == Some(Format::Yaml) && !takes_yaml {
+            return Err(Problem::Page(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let Some(found) = found else {
             return Err(Problem::not_found());
         };
         let methods = found.endpoint.methods();
@@ -263,6 +277,7 @@ impl<P: Publish> Admin<P> {
             Endpoint::Ready => self.ready(&call),
             Endpoint::Endpoints => Ok(self.endpoints()),
             Endpoint::Robots => Ok(Reply::text(StatusCode::OK, "User-agent: *\nDisallow: /")),
+            Endpoint::Config => self.config(call).await,
             Endpoint::EnabledPlugins => Ok(self.enabled_plugins()),
             Endpoint::EntitySchema => self.entity_schema(&call),
             Endpoint::EntityValidate => self.validate_entity(call),

@@ -14,6 +14,7 @@ pub enum Endpoint {
     Ready,
     Endpoints,
     Robots,
+    Config,
     EnabledPlugins,
     EntitySchema,
     EntityValidate,
@@ -61,6 +62,7 @@ const SPECIAL: &[(&str, Endpoint)] = &[
     ("/status", Endpoint::Status),
     ("/endpoints", Endpoint::Endpoints),
     ("/robots.txt", Endpoint::Robots),
+    ("/config", Endpoint::Config),
     ("/plugins/enabled", Endpoint::EnabledPlugins),
     ("/plugins/schema/{name}", Endpoint::PluginConfigSchema),
     ("/schemas/{name}", Endpoint::EntitySchema),
@@ -112,7 +114,11 @@ impl Endpoint {
     /// The methods a path has, without HEAD and OPTIONS, in alphabetical order.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Endpoint::Collection(_) | Endpoint::Children(_) | Endpoint::Targets(_) | Endpoint::Tags => COLLECTION,
+            Endpoint::Collection(_)
+            | Endpoint::Children(_)
+            | Endpoint::Targets(_)
+            | Endpoint::Tags
+            | Endpoint::Config => COLLECTION,
             Endpoint::Row(_) | Endpoint::Child(_) | Endpoint::Parent(_) | Endpoint::Target(_) => ROW,
             Endpoint::EntityValidate | Endpoint::PluginValidate | Endpoint::VaultValidate => &["POST"],
             Endpoint::Tag => &["DELETE", "GET"],
