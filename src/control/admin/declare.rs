@@ -3,28 +3,25 @@
 //! Owns: what stands where in a document, generated ids, the phases in which errors are found.
 //! Never: stores anything. Always: an error says where in the document it is, as a tree of the document's shape.
 
+use crate::control::admin::declare_names::Names;
+use crate::control::admin::declare_names::generated;
+use crate::control::admin::declare_names::link_text;
+use crate::control::admin::declare_names::migrate;
+use crate::control::admin::declare_names::not_unique;
 use crate::control::admin::problem::Problem;
 use crate::control::admin::rows;
 use crate::control::store::replace::Declared;
 use crate::control::store::tables::Tables;
-use crate::entity::DeclaredId;
 use crate::entity::Entity;
 use crate::entity::PluginLookup;
-use crate::entity::Reference;
 use crate::entity::complete::Moment;
-use crate::entity::path;
 use crate::entity::validate::is_uuid;
 use crate::entity::violation::Violations;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
-use std::collections::HashMap;
-use std::collections::HashSet;
 use uuid::Uuid;
-use uuid::uuid;
 
-/// Namespace of all generated ids.
-const BASE: Uuid = uuid!("fd02801f-0957-4a15-a55a-c8d9606f30b5");
 const VERSIONS: &[&str] = &["1.1", "2.1", "3.0"];
 const REMARKS: &[&str] = &["_comment", "_ignore"];
 
@@ -65,13 +62,13 @@ pub struct Reader<'a> {
 }
 
 /// An entry on its way to a row.
-struct Entry {
-    entity: &'static Entity,
-    place: Vec<(&'static str, usize)>,
+pub(super) struct Entry {
+    pub(super) entity: &'static Entity,
+    pub(super) place: Vec<(&'static str, usize)>,
     /// Position of the parent among the entries, and the field that refers to it.
     parent: Option<(usize, &'static str)>,
-    fields: Map<String, Value>,
-    id: Option<Uuid>,
+    pub(super) fields: Map<String, Value>,
+    pub(super) id: Option<Uuid>,
     /// The document says the id.
     says_id: bool,
 }
@@ -296,33 +293,6 @@ fn check_top(document: &Map<String, Value>) -> Map<String, Value> {
     wrong
 }
 
-/// The id that follows from what the entry says.
-fn generated(entry: &Entry, parent: Option<(&str, Uuid)>) -> Option<Uuid> {
-    let part = |name: &str| match parent {
-        Some((field, id)) if field == name => id.to_string(),
-        _ => entry.fields.get(name).map(link_text).unwrap_or_default(),
-    };
-    let name = entry.entity.name;
-    let own_key = || Some(part(entry.entity.path_key)).filter(|key| !key.is_empty());
-    let key = match entry.entity.declared_id {
-        DeclaredId::Random => return None,
-        DeclaredId::Key => own_key()?,
-        DeclaredId::QualifiedKey => format!("{name}:*:{}", own_key()?),
-        DeclaredId::Together => {
-            let parts: Vec<String> = entry.entity.unique_together.first()?.iter().map(|name| part(name)).collect();
-            format!("{name}:*:{}", parts.join(":"))
-        }
-    };
-    let space = Uuid::new_v5(&BASE, name.as_bytes());
-    Some(Uuid::new_v5(&space, key.as_bytes()))
-}
-
-/// A link or a value as it is written: text, or the id of an object.
-fn link_text(value: &Value) -> String {
-    let text = value.get("id").unwrap_or(value);
-    text.as_str().unwrap_or_default().to_string()
-}
-
 fn name_of(entry: &Entry) -> String {
     let named = entry.fields.get(entry.entity.path_key).and_then(Value::as_str);
     named.map(str::to_string).or_else(|| entry.id.map(|id| id.to_string())).unwrap_or_default()
@@ -339,91 +309,4 @@ fn submitted(entry: &Entry, entries: &[Entry]) -> Map<String, Value> {
         sent.insert(field.to_string(), json!({ "id": id.to_string() }));
     }
     sent
-}
-
-/// Which rows the document declares, by id and by path key.
-struct Names {
-    by_name: HashMap<(&'static str, String), Uuid>,
-    ids: HashSet<(&'static str, Uuid)>,
-    /// Entries that declare what an earlier one declares.
-    duplicates: Vec<(Vec<(&'static str, usize)>, String)>,
-}
-
-impl Names {
-    fn of(entries: &[Entry]) -> Names {
-        let mut names = Names { by_name: HashMap::new(), ids: HashSet::new(), duplicates: Vec::new() };
-        for entry in entries {
-            let entity = entry.entity;
-            let Some(id) = entry.id else {
-                continue;
-            };
-            let key = entity.field(entity.path_key).filter(|field| field.unique);
-            let key = key.and_then(|field| entry.fields.get(field.name)).and_then(Value::as_str);
-            let taken = key.is_some_and(|key| names.by_name.insert((entity.name, key.to_string()), id).is_some());
-            let (what, value) = match key {
-                Some(key) if taken => (entity.path_key, key.to_string()),
-                _ if !names.ids.insert((entity.name, id)) => ("primary key", id.to_string()),
-                _ => continue,
-            };
-            names.duplicates.push((entry.place.clone(), declared_before(entity, what, &value)));
-        }
-        names
-    }
-
-    /// The row that a link names: by id or path key. Nil: there is none. `None`: the value is no link, as the schema
-    /// will say, or null.
-    fn resolve(&self, reference: &Reference, value: Option<&Value>) -> Option<Uuid> {
-        let text = match value? {
-            Value::String(text) => text.as_str(),
-            Value::Object(object) => object.get("id").and_then(Value::as_str).filter(|id| is_uuid(id))?,
-            _ => return None,
-        };
-        let id = if is_uuid(text) { Uuid::try_parse(text).ok() } else { None };
-        let found = match id {
-            Some(id) => Some(id).filter(|id| self.ids.contains(&(reference.entity, *id))),
-            None => self.by_name.get(&(reference.entity, text.to_string())).copied(),
-        };
-        Some(found.unwrap_or_default())
-    }
-}
-
-fn declared_before(entity: &Entity, field: &str, value: &str) -> String {
-    format!("uniqueness violation: '{}' entity with {field} set to '{value}' already declared", entity.name)
-}
-
-/// Values of unique fields other than the path key that stand twice.
-fn not_unique(rows: &[Declared]) -> Vec<(&'static str, String, Value)> {
-    let mut seen = HashSet::new();
-    let mut found = Vec::new();
-    for Declared { entity, id, row, .. } in rows {
-        for field in entity.record.fields.iter().filter(|field| field.unique) {
-            let Some(value) = row.get(field.name).and_then(Value::as_str) else {
-                continue;
-            };
-            if !seen.insert((entity.name, field.name, value)) {
-                let name = row.get(entity.path_key).and_then(Value::as_str);
-                let name = name.map_or_else(|| id.to_string(), str::to_string);
-                found.push((entity.name, name, declared_before(entity, field.name, value).into()));
-            }
-        }
-    }
-    found
-}
-
-/// Paths of routes as they were written before version 3.0: what is no plain path is a regular expression.
-fn migrate(route: &mut Map<String, Value>) {
-    let Some(Value::Array(paths)) = route.get_mut("paths") else {
-        return;
-    };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_~/%".contains(&byte);
-    for value in paths {
-        let Some(text) = value.as_str().filter(|text| text.starts_with('/')) else {
-            continue;
-        };
-        let new = match text.bytes().all(plain) {
-            true => path::normalise(text),
-            false => format!("~{}", path::decode_unreserved(text)),
-        };
-        *value = new.into();
-    }
 }

@@ -6,7 +6,9 @@
 pub mod access;
 mod config;
 pub mod crud;
+mod debug;
 pub mod declare;
+mod declare_names;
 mod declare_report;
 pub mod decode;
 pub mod form;
@@ -34,6 +36,7 @@ pub mod testing;
 mod tests;
 
 use crate::control::admin::access::Access;
+use crate::control::admin::debug::cache;
 use crate::control::admin::decode::Format;
 use crate::control::admin::decode::Input;
 use crate::control::admin::form::Pair;
@@ -71,6 +74,17 @@ pub trait Node: Send + Sync + 'static {
     fn memory_bytes(&self) -> u64;
     /// Whether traffic can be served; the error says why not.
     fn ready(&self) -> Result<(), String>;
+    /// The level at which the node logs now; `None`: the one that is configured.
+    fn log_level(&self) -> Option<String> {
+        None
+    }
+    /// Logs at another level (`debug`, `info`, ...) for some seconds, then as configured again.
+    ///
+    /// # Errors
+    /// Why the node cannot do that.
+    fn set_log_level(&self, _level: &str, _seconds: u64) -> Result<(), String> {
+        Err("this node cannot change its log level while it runs: change the property log_level".to_string())
+    }
 }
 
 /// Connections and requests of the proxy since start, or now.
@@ -278,6 +292,10 @@ impl<P: Publish> Admin<P> {
             Endpoint::Endpoints => Ok(self.endpoints()),
             Endpoint::Robots => Ok(Reply::text(StatusCode::OK, "User-agent: *\nDisallow: /")),
             Endpoint::Config => self.config(call).await,
+            Endpoint::Timers => Ok(self.timers()),
+            Endpoint::Cache | Endpoint::CacheKey => cache(&call),
+            Endpoint::LogLevel => Ok(self.log_level()),
+            Endpoint::SetLogLevel => self.set_log_level(&call),
             Endpoint::EnabledPlugins => Ok(self.enabled_plugins()),
             Endpoint::EntitySchema => self.entity_schema(&call),
             Endpoint::EntityValidate => self.validate_entity(call),

@@ -69,6 +69,9 @@ impl Bindings {
     }
 
     fn matches(&mut self, want: &Value, got: &Value) -> bool {
+        if want == "<volatile>" {
+            return true;
+        }
         match (want, got) {
             (Value::Object(want), Value::Object(got)) => {
                 want.len() == got.len()
