@@ -17,6 +17,7 @@ use crate::control::store::replace::Difference;
 use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
 use crate::entity::ENTITIES;
+use crate::entity::complete::whole;
 use crate::state::compile::Refusal;
 use hyper::Method;
 use hyper::StatusCode;
@@ -137,16 +138,19 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-/// A YAML document; JSON is YAML too. Anchors and merge keys are resolved.
+/// A JSON or YAML document. Anchors and merge keys are resolved.
 fn parse(text: &str) -> Result<Map<String, Value>, Problem> {
     let failed = |reason: String| {
         let text = format!("failed parsing declarative configuration: {reason}");
         Problem::Declared { fields: Map::from_iter([("error".to_string(), text.into())]), flattened: None }
     };
+    if let Ok(Value::Object(fields)) = serde_json::from_str(text).map(whole) {
+        return Ok(fields);
+    }
     let mut document: serde_norway::Value =
         serde_norway::from_str(text).map_err(|error| failed(yaml_reason(&error)))?;
     document.apply_merge().map_err(|error| failed(error.to_string()))?;
-    match serde_norway::from_value(document).map_err(|error| failed(error.to_string()))? {
+    match serde_norway::from_value(document).map(whole).map_err(|error| failed(error.to_string()))? {
         Value::Object(fields) => Ok(fields),
         _ => Err(failed("expected an object".to_string())),
     }
@@ -226,6 +230,11 @@ fn dump(tables: &Tables) -> Result<Reply, Problem> {
                 if let Some(id) = row.get(reference.field).and_then(|reference| reference.get("id")).cloned() {
                     row.insert(reference.field.to_string(), id);
                 }
+            }
+            if let Some(at_ms) = entry.expires_at_ms {
+                // Counted from the creation, which the document says.
+                let created_ms = row.get("created_at").and_then(Value::as_u64).unwrap_or_default().saturating_mul(1000);
+                row.insert("ttl".to_string(), at_ms.saturating_sub(created_ms).div_ceil(1000).max(1).into());
             }
             Value::Object(row)
         });

@@ -168,7 +168,8 @@ async fn what_is_dumped_loads_to_the_same() {
     let key = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/key2.pem"));
     let certificate = value!({ "cert": certificate, "key": key, "snis": [{ "name": "a.test" }] });
     let sets = value!([{ "name": "ks", "keys": [{ "kid": "k", "pem": { "private_key": key } }] }]);
-    let consumers = value!([{ "username": "bob", "keyauth_credentials": [{ "key": "k" }], "tags": ["t"] }]);
+    let consumers =
+        value!([{ "username": "bob", "keyauth_credentials": [{ "key": "k", "ttl": 1000 }], "tags": ["t"] }]);
     let document =
         value!({ "_format_version": "3.0", "certificates": [certificate], "key_sets": sets, "consumers": consumers });
     assert_eq!(json(&admin, "POST", "/config", document).await.0, 201);
@@ -177,4 +178,77 @@ async fn what_is_dumped_loads_to_the_same() {
     assert!(text.contains("_format_version: '3.0'"), "{text}");
     let (status, preview) = yaml(&admin, "?dry_run=1", text).await;
     assert_eq!((status, preview), (200, value!({ "dry_run": true, "created": [], "changed": [], "deleted": [] })));
+}
+
+#[tokio::test]
+async fn flat_errors_name_each_entry_once() {
+    let (_directory, admin) = admin().await;
+    let id = "11111111-1111-4111-8111-111111111111";
+    let routes = value!([{ "name": "r", "paths": ["x"], "tags": ["t"] }]);
+    let services = value!([{ "id": id, "name": "s", "host": "h", "routes": routes }]);
+    let document = value!({ "_format_version": "3.0", "services": services, "nope": [] });
+    let (status, refused) = json(&admin, "POST", "/config?flatten_errors=on", document).await;
+    assert_eq!((status, &refused["fields"]), (400, &value!({ "nope": "unknown field" })));
+    let message = "should start with: / (fixed path) or ~/ (regex path)";
+    let want = value!([{
+        "entity_type": "route", "entity_name": "r", "entity_tags": ["t"],
+        "entity": { "name": "r", "paths": ["x"], "tags": ["t"], "service": { "id": id } },
+        "errors": [{ "type": "field", "field": "paths.1", "message": message }],
+    }]);
+    assert_eq!(refused["flattened_errors"], want);
+
+    let consumers = value!([{ "username": "a" }, { "username": "a" }]);
+    let document = value!({ "_format_version": "3.0", "consumers": consumers });
+    let (_, refused) = json(&admin, "POST", "/config?flatten_errors=yes", document).await;
+    let text = "uniqueness violation: 'consumers' entity with username set to 'a' already declared";
+    let want = value!([{
+        "entity_type": "consumer", "entity": { "username": "a" }, "errors": [{ "type": "entity", "message": text }],
+    }]);
+    assert_eq!((&refused["fields"], &refused["flattened_errors"]), (&value!({}), &want));
+}
+
+#[tokio::test]
+async fn random_documents_are_loaded_or_refused_in_the_documented_shape() {
+    let (_directory, admin) = admin().await;
+    let words = [
+        "services",
+        "routes",
+        "snis",
+        "certificates",
+        "name",
+        "host",
+        "id",
+        "service",
+        "plugins",
+        "paths",
+        "tags",
+        "_x",
+    ];
+    for seed in 0..400 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut document = random_document(&mut random, &words, 5);
+        if let Value::Object(fields) = &mut document {
+            fields.insert("_format_version".to_string(), "3.0".into());
+        }
+        let target = ["/config", "/config?flatten_errors=1", "/config?dry_run=1"][random.usize(..3)];
+        let reply = ask(&admin, "POST", target, &[("content-type", "application/json")], &document.to_string()).await;
+        let status = reply.status.as_u16();
+        assert!(matches!(status, 200 | 201 | 400 | 409), "seed {seed}: {status} {document} {}", reply.body);
+        let yaml = ask(&admin, "POST", target, &[("content-type", "text/yaml")], &document.to_string()).await;
+        assert!(matches!(yaml.status.as_u16(), 200 | 201 | 400 | 409), "seed {seed}: {document} {}", yaml.body);
+    }
+}
+
+fn random_document(random: &mut fastrand::Rng, words: &[&str], depth: usize) -> Value {
+    match random.u8(if depth == 0 { 0..4 } else { 2..12 }) {
+        0 => Value::Null,
+        1 => random.i32(..).into(),
+        2 | 3 => words[random.usize(..words.len())].into(),
+        4..=6 => (0..random.usize(..4)).map(|_| random_document(random, words, depth - 1)).collect(),
+        _ => {
+            let pairs = (0..random.usize(..5))
+                .map(|_| (words[random.usize(..words.len())].to_string(), random_document(random, words, depth - 1)));
+            Value::Object(pairs.collect())
+        }
+    }
 }

@@ -42,15 +42,21 @@ pub struct Errors {
     /// Unknown and malformed keys at the top.
     pub top: Map<String, Value>,
     pub entries: Vec<EntryError>,
-    /// Whole entries: where, and the text.
-    pub duplicates: Vec<(Vec<(&'static str, usize)>, String)>,
+    /// Entries that declare what an earlier one declares.
+    pub duplicates: Vec<EntryError>,
+    /// Entries that are no records: where, and the text.
+    pub misfits: Vec<(Vec<(&'static str, usize)>, &'static str)>,
     /// By entity and name of the row: dangling links, values that are not unique.
     pub named: Vec<(&'static str, String, Value)>,
 }
 
 impl Errors {
     fn is_empty(&self) -> bool {
-        self.top.is_empty() && self.entries.is_empty() && self.duplicates.is_empty() && self.named.is_empty()
+        self.top.is_empty()
+            && self.misfits.is_empty()
+            && self.entries.is_empty()
+            && self.duplicates.is_empty()
+            && self.named.is_empty()
     }
 }
 
@@ -108,16 +114,15 @@ impl Reader<'_> {
         for entry in &entries {
             match self.row(entry, &entries, &names, &mut dangling) {
                 Ok(row) => rows.push(row),
-                Err(found) => errors.entries.push(EntryError {
-                    place: entry.place.clone(),
-                    entity: entry.entity,
-                    submitted: submitted(entry, &entries),
-                    found,
-                }),
+                Err(found) => errors.entries.push(error(entry, &entries, found)),
             }
         }
         if errors.is_empty() {
-            errors.duplicates = names.duplicates;
+            let twice = names.duplicates.into_iter().filter_map(|(index, text)| {
+                let entry = entries.get(index)?;
+                Some(error(entry, &entries, Violations { entity: vec![text], ..Violations::default() }))
+            });
+            errors.duplicates = twice.collect();
             errors.named = dangling;
         }
         if errors.is_empty() {
@@ -151,7 +156,7 @@ impl Reader<'_> {
             let mut place = above.to_vec();
             place.push((entity.name, index));
             let Value::Object(mut fields) = item else {
-                errors.duplicates.push((place, "expected a record".to_string()));
+                errors.misfits.push((place, "expected a record"));
                 continue;
             };
             fields.retain(|name, _| !REMARKS.contains(&name.as_str()));
@@ -296,6 +301,10 @@ fn check_top(document: &Map<String, Value>) -> Map<String, Value> {
 fn name_of(entry: &Entry) -> String {
     let named = entry.fields.get(entry.entity.path_key).and_then(Value::as_str);
     named.map(str::to_string).or_else(|| entry.id.map(|id| id.to_string())).unwrap_or_default()
+}
+
+fn error(entry: &Entry, entries: &[Entry], found: Violations) -> EntryError {
+    EntryError { place: entry.place.clone(), entity: entry.entity, submitted: submitted(entry, entries), found }
 }
 
 /// The entry as it was sent, for reports; with the id of its parent where the document says that.

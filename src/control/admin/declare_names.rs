@@ -49,14 +49,14 @@ pub(super) fn link_text(value: &Value) -> String {
 pub(super) struct Names {
     by_name: HashMap<(&'static str, String), Uuid>,
     ids: HashSet<(&'static str, Uuid)>,
-    /// Entries that declare what an earlier one declares.
-    pub(super) duplicates: Vec<(Vec<(&'static str, usize)>, String)>,
+    /// Entries, by position, that declare what an earlier one declares, and the text that says so.
+    pub(super) duplicates: Vec<(usize, String)>,
 }
 
 impl Names {
     pub(super) fn of(entries: &[Entry]) -> Names {
         let mut names = Names { by_name: HashMap::new(), ids: HashSet::new(), duplicates: Vec::new() };
-        for entry in entries {
+        for (index, entry) in entries.iter().enumerate() {
             let entity = entry.entity;
             let Some(id) = entry.id else {
                 continue;
@@ -69,7 +69,7 @@ impl Names {
                 _ if !names.ids.insert((entity.name, id)) => ("primary key", id.to_string()),
                 _ => continue,
             };
-            names.duplicates.push((entry.place.clone(), declared_before(entity, what, &value)));
+            names.duplicates.push((index, declared_before(entity, what, &value)));
         }
         names
     }

@@ -16,24 +16,23 @@ pub fn fields(errors: &Errors) -> Map<String, Value> {
     for EntryError { place, found, .. } in &errors.entries {
         put(&mut root, place, Value::Object(found.to_map()));
     }
-    for (place, text) in &errors.duplicates {
-        put(&mut root, place, text.as_str().into());
+    for EntryError { place, found, .. } in &errors.duplicates {
+        put(&mut root, place, found.entity.concat().into());
     }
     root
 }
 
 /// The `fields` that stay, and the entries that are wrong, one by one.
 pub fn flattened(errors: &Errors) -> (Map<String, Value>, Vec<Value>) {
-    let mut root = rest(errors);
-    for (place, text) in &errors.duplicates {
-        put(&mut root, place, text.as_str().into());
-    }
-    (root, errors.entries.iter().map(flat).collect())
+    (rest(errors), errors.entries.iter().chain(&errors.duplicates).map(flat).collect())
 }
 
 /// What does not stand at one place of the document.
 fn rest(errors: &Errors) -> Map<String, Value> {
     let mut root = errors.top.clone();
+    for (place, text) in &errors.misfits {
+        put(&mut root, place, Value::from(*text));
+    }
     for (entity, name, found) in &errors.named {
         let of_entity = root.entry(*entity).or_insert_with(|| json!({}));
         match (&mut of_entity[name], found) {

@@ -16,6 +16,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use uuid::Uuid;
 
 const FIELD: &str = "snis";
@@ -95,10 +96,9 @@ impl Wanted {
             return Ok(());
         };
         let refuse = |text: String| Err(Problem::Schema(Violations::of(FIELD, text)));
-        for (index, name) in names.iter().enumerate() {
-            if names[..index].contains(name) {
-                return refuse(format!("{name} is duplicated"));
-            }
+        let mut seen = HashSet::new();
+        if let Some(twice) = names.iter().find(|name| !seen.insert(*name)) {
+            return refuse(format!("{twice} is duplicated"));
         }
         for name in names {
             let bad = |text| Problem::BadKey { field: SNIS.path_key.to_string(), text };
