@@ -26,6 +26,8 @@ use md5::Md5;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
+use std::collections::HashMap;
+use uuid::Uuid;
 
 /// What a client may say beside the document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,12 +60,13 @@ impl<P: Publish> Admin<P> {
         if options.check_hash && is_text && *self.loaded() == Some((hash.clone(), self.store.view().version)) {
             return Ok(Reply { status: StatusCode::NOT_MODIFIED, ..Reply::empty() });
         }
-        let work = |tx: &mut Transaction| self.load(tx, fields, options);
+        let mut names = HashMap::new();
+        let work = |tx: &mut Transaction| self.load(tx, fields, options, &mut names);
         if options.dry_run {
-            let outcome = self.store.rehearse(work).await.map_err(problem)?;
+            let outcome = self.store.rehearse(work).await.map_err(|error| problem(error, &names))?;
             return Ok(Reply::json(StatusCode::OK, &preview(&outcome)));
         }
-        let written = self.store.write(work).await.map_err(problem)?;
+        let written = self.store.write(work).await.map_err(|error| problem(error, &names))?;
         *self.loaded() = Some((hash, written.value.version));
         Ok(super::crud::with_version(Reply::rendered(StatusCode::CREATED, written.value.body), &written.applied))
     }
@@ -72,10 +75,20 @@ impl<P: Publish> Admin<P> {
         self.loaded_document.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn load(&self, tx: &mut Transaction, document: Map<String, Value>, options: Options) -> Result<Outcome, Problem> {
+    fn load(
+        &self,
+        tx: &mut Transaction,
+        document: Map<String, Value>,
+        options: Options,
+        names: &mut HashMap<Uuid, String>,
+    ) -> Result<Outcome, Problem> {
         let plugins = |name: &str| self.plugin(name);
         let reader = Reader { plugins: &plugins, tables: &tx.tables };
         let rows = reader.read(document).map_err(|errors| refused(&errors, options))?;
+        names.extend(rows.iter().filter_map(|row| {
+            let name = row.row.get(row.entity.path_key)?.as_str()?;
+            Some((row.id, name.to_string()))
+        }));
         let differences = tx.replace_all(rows).map_err(Problem::Conflict)?;
         let version = tx.tables.version + u64::from(!differences.is_empty());
         Ok(Outcome { differences, body: shown(&tx.tables), version })
@@ -90,21 +103,24 @@ fn refused(errors: &Errors, options: Options) -> Problem {
     Problem::Declared { fields: declare_report::fields(errors), flattened: None }
 }
 
-fn problem(error: WriteError<Problem>) -> Problem {
+fn problem(error: WriteError<Problem>, names: &HashMap<Uuid, String>) -> Problem {
     match error {
         WriteError::Refused(problem) => problem,
-        WriteError::Uncompilable(refusals) => Problem::Declared { fields: uncompilable(refusals), flattened: None },
+        WriteError::Uncompilable(refusals) => {
+            Problem::Declared { fields: uncompilable(refusals, names), flattened: None }
+        }
         WriteError::Unsaved(reason) => Problem::unsaved(&reason),
     }
 }
 
-/// What the data plane cannot serve, by entity and id.
-fn uncompilable(refusals: Vec<Refusal>) -> Map<String, Value> {
+/// What the data plane cannot serve, by entity and name, or id.
+fn uncompilable(refusals: Vec<Refusal>, names: &HashMap<Uuid, String>) -> Map<String, Value> {
     let mut fields = Map::new();
     for Refusal { entity, id, field, message } in refusals {
         let of_entity = fields.entry(entity).or_insert_with(|| json!({}));
         let field = if field.is_empty() { "@entity".to_string() } else { field };
-        of_entity[id.to_string()][field] = message.into();
+        let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        of_entity[name][field] = message.into();
     }
     fields
 }
