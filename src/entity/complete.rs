@@ -184,7 +184,7 @@ pub fn merge<'a>(fields: impl Iterator<Item = &'a Field>, row: &mut Map<String, 
 /// beside the fields they stand for.
 pub fn canonical<'a>(fields: impl Iterator<Item = &'a Field>, mut row: Map<String, Value>) -> Map<String, Value> {
     let mut out = Map::new();
-    for field in fields {
+    for field in fields.filter(|field| !field.transient) {
         let value = row.remove(field.name).unwrap_or(Value::Null);
         out.insert(field.name.to_string(), canonical_value(field, value));
     }

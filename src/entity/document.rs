@@ -78,6 +78,8 @@ fn attributes(field: &Field) -> Value {
     let flags = [
         ("auto", field.auto.is_some()),
         ("unique", field.unique),
+        ("unique_across_ws", field.across_workspaces),
+        ("transient", field.transient),
         ("uuid", field.uuid),
         ("timestamp", field.timestamp),
         ("referenceable", field.referenceable),

@@ -4,14 +4,18 @@
 //! Always: what an entity may contain is said once, in its `Field` table, and everything else is derived from it.
 
 pub mod address;
+pub mod certificate;
 pub mod checks;
 pub mod coerce;
 pub mod complete;
 pub mod consumer;
+mod der;
 pub mod document;
+pub mod key;
 pub mod keyauth_credential;
-mod path;
+pub mod path;
 pub mod pattern;
+pub mod pem;
 pub mod plugin;
 pub mod route;
 mod rules;
@@ -21,6 +25,7 @@ pub mod target;
 pub mod upstream;
 pub mod validate;
 pub mod validators;
+pub mod vault;
 pub mod violation;
 pub mod write;
 
@@ -39,6 +44,12 @@ use uuid::Uuid;
 
 /// Every entity, parents before children. Endpoints, storage and schema documents follow from a line here.
 pub static ENTITIES: &[&Entity] = &[
+    &certificate::CERTIFICATES,
+    &certificate::CA_CERTIFICATES,
+    &vault::VAULTS,
+    &key::KEY_SETS,
+    &certificate::SNIS,
+    &key::KEYS,
     &service::SERVICES,
     &route::ROUTES,
     &consumer::CONSUMERS,
@@ -62,8 +73,14 @@ pub struct Entity {
     pub collection: Option<&'static str>,
     /// Path segment below a parent (`key-auth`).
     pub segment: &'static str,
-    /// The field that can stand for the id in a path.
+    /// The field that can stand for the id in a path; empty: only the id can.
     pub path_key: &'static str,
+    /// The path key of another entity names the row that it refers to: that entity, and its field that refers.
+    pub named_by: Option<(&'static str, &'static str)>,
+    /// Fields of other entities, as dotted paths, that list ids of rows: while listed, a row cannot be deleted.
+    pub listed_in: &'static [(&'static str, &'static str)],
+    /// The rows that a row refers to are not shown below it.
+    pub hides_parents: bool,
     pub record: &'static Record,
     /// Groups of fields whose values together no two rows share; null counts as a value.
     pub unique_together: &'static [&'static [&'static str]],
@@ -71,10 +88,25 @@ pub struct Entity {
     pub normalise: Option<fn(&mut Map<String, Value>)>,
     /// Fields and checks that depend on a value in the row.
     pub variant: Option<VariantOf>,
+    /// What the id of a declared row without one follows from.
+    pub declared_id: DeclaredId,
     /// Rows may expire; `ttl` is an option of writes and shown in output.
     pub ttl: bool,
     /// Exists only when this plugin is loaded.
     pub needs_plugin: Option<&'static str>,
+}
+
+/// What generated ids follow from in declarative configuration (spec/admin-api.md section 9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclaredId {
+    /// The value of the path key.
+    Key,
+    /// The value of the path key, behind the name of the entity.
+    QualifiedKey,
+    /// The values of the first group that is unique together.
+    Together,
+    /// Nothing.
+    Random,
 }
 
 /// Decides the variant of a row, or says why there is none: then nothing else is reported.
@@ -100,10 +132,14 @@ impl Entity {
             collection: Some(name),
             segment: name,
             path_key,
+            named_by: None,
+            listed_in: &[],
+            hides_parents: false,
             record,
             unique_together: &[],
             normalise: None,
             variant: None,
+            declared_id: DeclaredId::Key,
             ttl: false,
             needs_plugin: None,
         }
@@ -113,12 +149,25 @@ impl Entity {
         self.segment = segment;
         self
     }
+    const fn named_by(mut self, entity: &'static str, field: &'static str) -> Entity {
+        self.named_by = Some((entity, field));
+        self
+    }
+    const fn listed_in(mut self, fields: &'static [(&'static str, &'static str)]) -> Entity {
+        self.listed_in = fields;
+        self
+    }
+    const fn hides_parents(mut self) -> Entity {
+        self.hides_parents = true;
+        self
+    }
     const fn below_parent_only(mut self) -> Entity {
         self.collection = None;
         self
     }
     const fn unique_together(mut self, groups: &'static [&'static [&'static str]]) -> Entity {
         self.unique_together = groups;
+        self.declared_id = DeclaredId::Together;
         self
     }
     const fn normalise(mut self, run: fn(&mut Map<String, Value>)) -> Entity {
@@ -127,6 +176,10 @@ impl Entity {
     }
     const fn variant(mut self, run: VariantOf) -> Entity {
         self.variant = Some(run);
+        self
+    }
+    const fn declared_id(mut self, from: DeclaredId) -> Entity {
+        self.declared_id = from;
         self
     }
     const fn with_ttl(mut self) -> Entity {

@@ -43,11 +43,12 @@ fn check_triplets(text: &str) -> Result<(), String> {
 }
 
 /// Decodes triplets of unreserved characters, spaces and UTF-8, upper-cases the others, removes dot segments.
-fn normalise(text: &str) -> String {
+pub fn normalise(text: &str) -> String {
     remove_dot_segments(&decode_unreserved(text))
 }
 
-fn decode_unreserved(text: &str) -> String {
+/// Decodes triplets of unreserved characters, spaces and UTF-8, upper-cases the others.
+pub fn decode_unreserved(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -20,6 +20,10 @@ pub struct Field {
     pub auto: Option<Auto>,
     /// No two rows share a non-null value; such a field can also name the row in a reference.
     pub unique: bool,
+    /// Shown in schema documents only: there is one workspace.
+    pub across_workspaces: bool,
+    /// Taken on writes, but no part of the stored row.
+    pub transient: bool,
     pub uuid: bool,
     pub timestamp: bool,
     pub eq: Option<Literal>,
@@ -92,6 +96,8 @@ pub type RecordRule = fn(&serde_json::Map<String, serde_json::Value>) -> Result<
 pub enum OnDelete {
     Restrict,
     Cascade,
+    /// As `Cascade`, though schema documents do not say so.
+    TacitCascade,
 }
 
 /// A value the server makes.
@@ -160,6 +166,8 @@ impl Field {
             default: None,
             auto: None,
             unique: false,
+            across_workspaces: false,
+            transient: false,
             uuid: false,
             timestamp: false,
             eq: None,
@@ -217,6 +225,10 @@ impl Field {
     pub const fn owned_by(name: &'static str, entity: &'static str) -> Field {
         Field::new(name, Kind::Foreign { entity, on_delete: OnDelete::Cascade })
     }
+    /// As `owned_by`, though schema documents do not say so.
+    pub const fn tacitly_owned_by(name: &'static str, entity: &'static str) -> Field {
+        Field::new(name, Kind::Foreign { entity, on_delete: OnDelete::TacitCascade })
+    }
     pub const fn json(name: &'static str) -> Field {
         Field::new(name, Kind::Json)
     }
@@ -257,6 +269,14 @@ impl Field {
     }
     pub const fn unique(mut self) -> Field {
         self.unique = true;
+        self
+    }
+    pub const fn across_workspaces(mut self) -> Field {
+        self.across_workspaces = true;
+        self
+    }
+    pub const fn transient(mut self) -> Field {
+        self.transient = true;
         self
     }
     pub const fn auto(mut self, auto: Auto) -> Field {

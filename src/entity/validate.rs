@@ -93,7 +93,7 @@ fn text(text: &str) -> Violation {
 }
 
 /// `{vault://prefix/path}`
-fn is_vault_reference(text: &str) -> bool {
+pub(super) fn is_vault_reference(text: &str) -> bool {
     text.strip_prefix("{vault://").and_then(|rest| rest.strip_suffix('}')).is_some_and(|path| !path.is_empty())
 }
 

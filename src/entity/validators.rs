@@ -6,6 +6,7 @@ use crate::entity::address::Address;
 use crate::entity::address::BadAddress;
 use crate::entity::address::Host;
 use crate::entity::path;
+use crate::entity::pem;
 
 /// A named rule on one string; its texts are spec/entities.md section 1.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,10 @@ pub enum Check {
     Target,
     Path,
     RouterPath,
+    /// A PEM text that begins with a certificate.
+    Certificate,
+    /// A PEM text with a private key that is not encrypted.
+    PrivateKey,
     /// Any other rule; the error is the text to show.
     Custom(fn(&str) -> Result<(), String>),
 }
@@ -53,6 +58,12 @@ impl Check {
             }),
             Check::Path => path::check_path(text),
             Check::RouterPath => path::check_router_path(text),
+            Check::Certificate => {
+                pem::Certificate::read(text).map(drop).map_err(|reason| format!("invalid certificate: {reason}"))
+            }
+            Check::PrivateKey => {
+                pem::PrivateKey::read(text).map(drop).map_err(|reason| format!("invalid key: {reason}"))
+            }
             Check::Custom(run) => run(text),
         }
     }

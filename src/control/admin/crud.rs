@@ -43,11 +43,7 @@ impl<P: Publish> Admin<P> {
             }
             Err(WriteError::Refused(problem)) => Err(problem),
             Err(WriteError::Uncompilable(refusals)) => Err(Problem::uncompilable(refusals)),
-            Err(WriteError::Unsaved(reason)) => {
-                tracing::error!("a change could not be saved and was not made: {reason}");
-                let text = "An unexpected error occurred".to_string();
-                Err(Problem::Plain(StatusCode::INTERNAL_SERVER_ERROR, text))
-            }
+            Err(WriteError::Unsaved(reason)) => Err(Problem::unsaved(&reason)),
         }
     }
 
@@ -95,16 +91,18 @@ impl<P: Publish> Admin<P> {
             }
             Method::DELETE => {
                 self.change(StatusCode::NO_CONTENT, |tx| {
-                    if let Some(id) = name.find(entity, &tx.tables) {
-                        tx.delete(entity, id).map_err(Problem::Conflict)?;
+                    match name.find(entity, &tx.tables) {
+                        Some(id) => tx.delete(entity, id).map(|_| None).map_err(Problem::Conflict),
+                        // A name that is none of another entity's is noticed; a row that is gone already is not.
+                        None if matches!(name, Name::Key(_)) && entity.named_by.is_some() => Err(name.absent(entity)),
+                        None => Ok(None),
                     }
-                    Ok(None)
                 })
                 .await
             }
             _ => {
                 let tables = self.store.view();
-                let id = name.find(entity, &tables).ok_or_else(Problem::not_found)?;
+                let id = name.find(entity, &tables).ok_or_else(|| name.missing(entity))?;
                 Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?))
             }
         }
@@ -117,14 +115,14 @@ impl<P: Publish> Admin<P> {
             let writer = Writer { entity: link.child, plugins: &plugins };
             return self
                 .change(StatusCode::CREATED, |tx| {
-                    let parent = name.find(link.parent, &tx.tables).ok_or_else(Problem::not_found)?;
+                    let parent = name.find(link.parent, &tx.tables).ok_or_else(|| name.missing_parent(link.parent))?;
                     let id = writer.create(tx, call.input, &[(link.field, reference(parent))])?;
                     rows::show_id(link.child, &tx.tables, id).map(Some)
                 })
                 .await;
         }
         let tables = self.store.view();
-        let parent = name.find(link.parent, &tables).ok_or_else(Problem::not_found)?;
+        let parent = name.find(link.parent, &tables).ok_or_else(|| name.missing_parent(link.parent))?;
         let wanted = Wanted::read(&call.query, link.child.has_tags())?;
         let after = wanted.after_id(&call.query)?;
         let found = tables.children(link.child, link.field, parent, after, wanted.size);
@@ -138,7 +136,9 @@ impl<P: Publish> Admin<P> {
         let entity = link.child;
         let plugins = |name: &str| self.plugin(name);
         let writer = Writer { entity, plugins: &plugins };
-        let parent_of = |tables: &Tables| parent_name.find(link.parent, tables).ok_or_else(Problem::not_found);
+        let parent_of = |tables: &Tables| {
+            parent_name.find(link.parent, tables).ok_or_else(|| parent_name.missing_parent(link.parent))
+        };
         let own_child = |tables: &Tables| -> Result<Uuid, Problem> {
             let parent = parent_of(tables)?;
             let found = name.find(entity, tables).filter(|id| linked(link, tables, *id) == Some(parent));
@@ -228,7 +228,7 @@ impl<P: Publish> Admin<P> {
 }
 
 /// Says which version of the configuration the answer belongs to, and which cores do not serve it yet.
-fn with_version(reply: Reply, applied: &Applied) -> Reply {
+pub(super) fn with_version(reply: Reply, applied: &Applied) -> Reply {
     let reply = reply.with("X-Ringway-Config-Version", applied.version);
     if applied.late.is_empty() {
         return reply;

@@ -25,7 +25,11 @@ pub enum Format {
     Absent,
     Json,
     Form,
-    Multipart { boundary: Option<String> },
+    Multipart {
+        boundary: Option<String>,
+    },
+    /// For declarative configuration only.
+    Yaml,
 }
 
 /// A decoded body.
@@ -36,6 +40,8 @@ pub struct Input {
     pub untyped: bool,
     /// There was no body at all.
     pub absent: bool,
+    /// The body as it is: a document that is no object of fields.
+    pub text: Option<String>,
 }
 
 /// Looks at the head alone, before anything else about a POST, PUT or PATCH.
@@ -61,6 +67,8 @@ pub fn gate(headers: &HeaderMap) -> Result<Format, Problem> {
         Ok(Format::Form)
     } else if content_type.starts_with("multipart/form-data") {
         Ok(Format::Multipart { boundary: multer::parse_boundary(content_type).ok() })
+    } else if content_type.starts_with("application/yaml") || content_type.starts_with("text/yaml") {
+        Ok(Format::Yaml)
     } else {
         Err(Problem::Page(StatusCode::UNSUPPORTED_MEDIA_TYPE))
     }
@@ -76,14 +84,18 @@ pub async fn decode(format: Format, body: Bytes) -> Result<Input, Problem> {
             return Ok(Input { untyped: true, absent: true, ..Input::default() });
         }
         Format::Json => {
-            return Ok(Input { fields: json(&body)?, untyped: false, absent: false });
+            return Ok(Input { fields: json(&body)?, ..Input::default() });
+        }
+        Format::Yaml => {
+            let text = String::from_utf8(body.to_vec()).map_err(|_| bad_form(BadForm::NotUtf8))?;
+            return Ok(Input { text: Some(text), ..Input::default() });
         }
         Format::Form => form::object(form::pairs(&body, ADMIN_ARGUMENTS_MAX).map_err(bad_form)?, true),
         Format::Multipart { boundary: None } => Map::new(),
         Format::Multipart { boundary: Some(boundary) } => form::object(multipart(boundary, body).await?, true),
     };
     let absent = fields.is_empty();
-    Ok(Input { fields, untyped: true, absent })
+    Ok(Input { fields, untyped: true, absent, text: None })
 }
 
 /// The arguments of a query, flat.

@@ -4,7 +4,12 @@
 //! Always: a change is answered when it is durable and every core has applied it, or is reported as late.
 
 pub mod access;
+mod config;
 pub mod crud;
+mod debug;
+pub mod declare;
+mod declare_names;
+mod declare_report;
 pub mod decode;
 pub mod form;
 pub mod page;
@@ -14,10 +19,15 @@ pub mod reply;
 pub mod rows;
 pub mod schemas;
 pub mod server;
+mod server_names;
 pub mod status;
 pub mod tags;
 pub mod targets;
 
+#[cfg(test)]
+mod config_tests;
+#[cfg(test)]
+mod entity_tests;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
@@ -26,6 +36,8 @@ pub mod testing;
 mod tests;
 
 use crate::control::admin::access::Access;
+use crate::control::admin::debug::cache;
+use crate::control::admin::decode::Format;
 use crate::control::admin::decode::Input;
 use crate::control::admin::form::Pair;
 use crate::control::admin::paths::Endpoint;
@@ -36,6 +48,7 @@ use crate::control::admin::reply::Reply;
 use crate::control::store::Publish;
 use crate::control::store::Store;
 use crate::entity::PluginSchema;
+use crate::entity::vault;
 use hyper::HeaderMap;
 use hyper::Method;
 use hyper::StatusCode;
@@ -44,6 +57,7 @@ use serde_json::Map;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -60,6 +74,17 @@ pub trait Node: Send + Sync + 'static {
     fn memory_bytes(&self) -> u64;
     /// Whether traffic can be served; the error says why not.
     fn ready(&self) -> Result<(), String>;
+    /// The level at which the node logs now; `None`: the one that is configured.
+    fn log_level(&self) -> Option<String> {
+        None
+    }
+    /// Logs at another level (`debug`, `info`, ...) for some seconds, then as configured again.
+    ///
+    /// # Errors
+    /// Why the node cannot do that.
+    fn set_log_level(&self, _level: &str, _seconds: u64) -> Result<(), String> {
+        Err("this node cannot change its log level while it runs: change the property log_level".to_string())
+    }
 }
 
 /// Connections and requests of the proxy since start, or now.
@@ -135,6 +160,7 @@ pub struct Admin<P: Publish> {
     live: RwLock<Arc<(Live, Access)>>,
     admin_paths: Paths,
     status_paths: Paths,
+    loaded_document: Mutex<config::Loaded>,
     /// Set by an operator who takes the node out of rotation.
     draining: AtomicBool,
 }
@@ -163,6 +189,7 @@ impl<P: Publish> Admin<P> {
             configuration: config.configuration,
             live: RwLock::new(with_access(config.live)),
             plugins: config.plugins,
+            loaded_document: Mutex::new(None),
             draining: AtomicBool::new(false),
         }
     }
@@ -228,7 +255,12 @@ impl<P: Publish> Admin<P> {
         }
         let takes_body = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let format = if takes_body { Some(decode::gate(&request.headers)?) } else { None };
-        let Some(found) = paths.find(&request.path) else {
+        let found = paths.find(&request.path);
+        let takes_yaml = found.as_ref().is_some_and(|found| matches!(found.endpoint, Endpoint::Config));
+        if format == Some(Format::Yaml) && !takes_yaml {
+            return Err(Problem::Page(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let Some(found) = found else {
             return Err(Problem::not_found());
         };
         let methods = found.endpoint.methods();
@@ -259,14 +291,22 @@ impl<P: Publish> Admin<P> {
             Endpoint::Ready => self.ready(&call),
             Endpoint::Endpoints => Ok(self.endpoints()),
             Endpoint::Robots => Ok(Reply::text(StatusCode::OK, "User-agent: *\nDisallow: /")),
+            Endpoint::Config => self.config(call).await,
+            Endpoint::Timers => Ok(self.timers()),
+            Endpoint::Cache | Endpoint::CacheKey => cache(&call),
+            Endpoint::LogLevel => Ok(self.log_level()),
+            Endpoint::SetLogLevel => self.set_log_level(&call),
             Endpoint::EnabledPlugins => Ok(self.enabled_plugins()),
             Endpoint::EntitySchema => self.entity_schema(&call),
             Endpoint::EntityValidate => self.validate_entity(call),
             Endpoint::PluginSchema => self.plugin_schema(&call),
             Endpoint::PluginValidate => self.validate_plugin(call),
             Endpoint::PluginConfigSchema => self.plugin_config_schema(&call),
+            Endpoint::VaultSchema => self.vault_schema(&call),
+            Endpoint::VaultValidate => self.validate(&vault::VAULTS, call),
             Endpoint::Tags | Endpoint::Tag => self.tags(&call),
             Endpoint::Unavailable(_, why) => Err(Problem::bad_request(why)),
+            Endpoint::Hidden(_) => Err(Problem::not_found()),
             Endpoint::Collection(entity) => self.collection(entity, call).await,
             Endpoint::Row(entity) => self.row(entity, call).await,
             Endpoint::Children(link) => self.children(link, call).await,

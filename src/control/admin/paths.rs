@@ -14,16 +14,26 @@ pub enum Endpoint {
     Ready,
     Endpoints,
     Robots,
+    Config,
+    Timers,
+    Cache,
+    CacheKey,
+    LogLevel,
+    SetLogLevel,
     EnabledPlugins,
     EntitySchema,
     EntityValidate,
     PluginSchema,
     PluginValidate,
     PluginConfigSchema,
+    VaultSchema,
+    VaultValidate,
     Tags,
     Tag,
     /// Exists in Kong, does nothing here: the methods it knows and what it says.
     Unavailable(&'static [&'static str], &'static str),
+    /// Exists in Kong and is always 404: the methods it knows.
+    Hidden(&'static [&'static str]),
     Collection(&'static Entity),
     Row(&'static Entity),
     Children(Link),
@@ -57,14 +67,26 @@ const SPECIAL: &[(&str, Endpoint)] = &[
     ("/status", Endpoint::Status),
     ("/endpoints", Endpoint::Endpoints),
     ("/robots.txt", Endpoint::Robots),
+    ("/config", Endpoint::Config),
+    ("/timers", Endpoint::Timers),
+    ("/cache", Endpoint::Cache),
+    ("/cache/{key}", Endpoint::CacheKey),
+    ("/debug/node/log-level", Endpoint::LogLevel),
+    ("/debug/node/log-level/{log_level}", Endpoint::SetLogLevel),
+    ("/debug/cluster/log-level/{log_level}", Endpoint::SetLogLevel),
     ("/plugins/enabled", Endpoint::EnabledPlugins),
     ("/plugins/schema/{name}", Endpoint::PluginConfigSchema),
     ("/schemas/{name}", Endpoint::EntitySchema),
     ("/schemas/{db_entity_name}/validate", Endpoint::EntityValidate),
     ("/schemas/plugins/{name}", Endpoint::PluginSchema),
     ("/schemas/plugins/validate", Endpoint::PluginValidate),
+    ("/schemas/vaults/{name}", Endpoint::VaultSchema),
+    ("/schemas/vaults/validate", Endpoint::VaultValidate),
     ("/tags", Endpoint::Tags),
     ("/tags/{tags}", Endpoint::Tag),
+    ("/targets", Endpoint::Hidden(COLLECTION)),
+    ("/targets/{targets}", Endpoint::Hidden(ROW)),
+    ("/targets/{targets}/upstream", Endpoint::Hidden(ROW)),
     ("/filter-chains", Endpoint::Unavailable(COLLECTION, NO_WASM)),
     ("/filter-chains/{filter_chains}", Endpoint::Unavailable(ROW, NO_WASM)),
     ("/clustering/data-planes", Endpoint::Unavailable(READ, NO_CLUSTER)),
@@ -103,11 +125,17 @@ impl Endpoint {
     /// The methods a path has, without HEAD and OPTIONS, in alphabetical order.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Endpoint::Collection(_) | Endpoint::Children(_) | Endpoint::Targets(_) | Endpoint::Tags => COLLECTION,
+            Endpoint::Collection(_)
+            | Endpoint::Children(_)
+            | Endpoint::Targets(_)
+            | Endpoint::Tags
+            | Endpoint::Config => COLLECTION,
             Endpoint::Row(_) | Endpoint::Child(_) | Endpoint::Parent(_) | Endpoint::Target(_) => ROW,
-            Endpoint::EntityValidate | Endpoint::PluginValidate => &["POST"],
-            Endpoint::Tag => &["DELETE", "GET"],
-            Endpoint::Unavailable(methods, _) => methods,
+            Endpoint::EntityValidate | Endpoint::PluginValidate | Endpoint::VaultValidate => &["POST"],
+            Endpoint::Tag | Endpoint::CacheKey => &["DELETE", "GET"],
+            Endpoint::Cache => &["DELETE"],
+            Endpoint::SetLogLevel => &["PUT"],
+            Endpoint::Unavailable(methods, _) | Endpoint::Hidden(methods) => methods,
             Endpoint::Ready => COLLECTION,
             _ => READ,
         }
@@ -141,7 +169,8 @@ impl Paths {
             for reference in entity.references() {
                 if let Some(parent) = crate::entity::find(reference.entity) {
                     let link = Link { parent, child: entity, field: reference.field };
-                    paths.push(path(format!("{row}/{}", reference.field), Endpoint::Parent(link)));
+                    let endpoint = if entity.hides_parents { Endpoint::Hidden(ROW) } else { Endpoint::Parent(link) };
+                    paths.push(path(format!("{row}/{}", reference.field), endpoint));
                 }
             }
             for child in ENTITIES.iter().filter(present) {
@@ -256,7 +285,7 @@ mod tests {
     fn one_trailing_slash_is_forgiven_and_nothing_else() {
         assert_eq!(found("/services/").unwrap().0, "Collection");
         assert_eq!(found("/services/x/").unwrap().0, "Row");
-        for unknown in ["//services", "/Services", "/services//", "/services/x/nope", "/targets", "/nope", ""] {
+        for unknown in ["//services", "/Services", "/services//", "/services/x/nope", "/nope", ""] {
             assert_eq!(found(unknown), None, "{unknown}");
         }
     }

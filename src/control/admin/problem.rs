@@ -43,6 +43,13 @@ pub enum Problem {
         option: &'static str,
         text: &'static str,
     },
+    /// The entity has no path key, and what stands for the id is none.
+    BadId,
+    /// A declarative document is wrong: where and how; and the same entry by entry, if wanted.
+    Declared {
+        fields: Map<String, Value>,
+        flattened: Option<Vec<Value>>,
+    },
     Unresolved(Vec<Unresolved>),
     /// A new row whose id is null.
     NullId,
@@ -55,6 +62,12 @@ impl Problem {
 
     pub fn bad_request(message: impl Into<String>) -> Problem {
         Problem::Plain(StatusCode::BAD_REQUEST, message.into())
+    }
+
+    /// Something that is no fault of the client's.
+    pub fn unsaved(reason: &str) -> Problem {
+        tracing::error!("a change could not be saved and was not made: {reason}");
+        Problem::Plain(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred".to_string())
     }
 
     /// What the data plane refused, as if the schema had.
@@ -80,6 +93,19 @@ impl Problem {
             }
             Problem::Conflict(conflict) => conflict_reply(conflict),
             Problem::BadKey { field, text } => error(10, &format!("invalid unique {field}"), &text, None),
+            Problem::Declared { fields, flattened } => {
+                let fields = Value::Object(fields);
+                let message = format!("declarative config is invalid: {}", lua_literal(&fields));
+                let mut body = shape(14, "invalid declarative configuration", &message);
+                body.insert("fields".to_string(), fields);
+                body.extend(flattened.map(|list| ("flattened_errors".to_string(), list.into())));
+                Reply::json(StatusCode::BAD_REQUEST, &Value::Object(body))
+            }
+            Problem::BadId => {
+                let fields = json!({ "id": "expected a valid UUID" });
+                let message = format!("invalid primary key: '{}'", lua_literal(&fields));
+                error(1, "invalid primary key", &message, Some(fields))
+            }
             Problem::Absent { key, value } => {
                 let fields = json!({ key: value });
                 let by = if key == "id" { "primary key " } else { "" };
@@ -143,6 +169,11 @@ fn conflict_reply(conflict: Conflict) -> Reply {
         Conflict::Referenced { child, parent } => {
             let message = format!("an existing '{child}' entity references this '{parent}' entity");
             error(4, "foreign key violation", &message, Some(json!({ "@referenced_by": child })))
+        }
+        Conflict::Listed { entity, id, by, by_id } => {
+            let what = entity.trim_end_matches('s').replace('_', " ");
+            let message = format!("{what} {id} is still referenced by {by} (id = {by_id})");
+            error(19, "referenced by others", &message, None)
         }
     }
 }

@@ -5,8 +5,11 @@
 use crate::control::admin::decode::Input;
 use crate::control::admin::paths::Variable;
 use crate::control::admin::problem::Problem;
+use crate::control::admin::server_names;
+use crate::control::admin::server_names::Wanted;
 use crate::control::store::tables::Entry;
 use crate::control::store::tables::Tables;
+use crate::control::store::tables::reference_id;
 use crate::control::store::transaction::Transaction;
 use crate::control::validate;
 use crate::entity::Entity;
@@ -14,6 +17,7 @@ use crate::entity::PluginLookup;
 use crate::entity::complete::Moment;
 use crate::entity::validate::is_uuid;
 use crate::limits::TTL_SECONDS_MAX;
+use hyper::StatusCode;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -32,7 +36,8 @@ impl Name {
     /// # Errors
     /// The segment breaks the rules of the path key.
     pub fn read(entity: &Entity, segment: &Variable) -> Result<Name, Problem> {
-        let bad = |text| Problem::BadKey { field: entity.path_key.to_string(), text };
+        let named = namer(entity);
+        let bad = |text| Problem::BadKey { field: named.path_key.to_string(), text };
         let text = segment
             .decoded
             .as_ref()
@@ -42,14 +47,24 @@ impl Name {
         {
             return Ok(Name::Id(id));
         }
-        entity.check_path_key(text).map_err(bad)?;
+        if named.path_key.is_empty() {
+            return Err(Problem::BadId);
+        }
+        named.check_path_key(text).map_err(bad)?;
         Ok(Name::Key(text.clone()))
     }
 
     pub fn find(&self, entity: &Entity, tables: &Tables) -> Option<Uuid> {
         match self {
             Name::Id(id) => tables.get(entity, *id).map(|_| *id),
-            Name::Key(key) => tables.find(entity, entity.path_key, key),
+            Name::Key(key) => {
+                let named = namer(entity);
+                let id = tables.find(named, named.path_key, key)?;
+                match entity.named_by {
+                    None => Some(id),
+                    Some((_, field)) => tables.get(named, id)?.row().get(field).and_then(reference_id),
+                }
+            }
         }
     }
 
@@ -59,9 +74,34 @@ impl Name {
             // Plugins are read before they are changed, and answer as reads do.
             _ if entity.name == "plugins" => Problem::not_found(),
             Name::Id(id) => Problem::Absent { key: "id", value: id.to_string() },
+            Name::Key(_) if entity.named_by.is_some() => unnamed(entity),
             Name::Key(key) => Problem::Absent { key: entity.path_key, value: key.clone() },
         }
     }
+
+    /// The answer to a read of a row that is not there.
+    pub fn missing(&self, entity: &Entity) -> Problem {
+        if entity.named_by.is_some() { self.absent(entity) } else { Problem::not_found() }
+    }
+
+    /// The answer to a path below a row that is not there.
+    pub fn missing_parent(&self, entity: &Entity) -> Problem {
+        match self {
+            Name::Key(_) if entity.named_by.is_some() => unnamed(entity),
+            _ => Problem::not_found(),
+        }
+    }
+}
+
+/// The entity whose path key names the rows of this one: itself, nearly always.
+fn namer(entity: &Entity) -> &Entity {
+    entity.named_by.and_then(|(namer, _)| crate::entity::find(namer)).unwrap_or(entity)
+}
+
+/// "SNI not found"
+fn unnamed(entity: &Entity) -> Problem {
+    let namer = namer(entity).name.trim_end_matches('s').to_ascii_uppercase();
+    Problem::Plain(StatusCode::NOT_FOUND, format!("{namer} not found"))
 }
 
 /// What a write needs to know besides its input.
@@ -72,11 +112,12 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn typed(&self, input: Input, stored: Option<&Map<String, Value>>) -> Map<String, Value> {
+    fn fields(&self, input: Input, stored: Option<&Map<String, Value>>, fixed: &[(&str, Value)]) -> Map<String, Value> {
         let Input { mut fields, untyped, .. } = input;
         if untyped {
             self.entity.infer(&mut fields, stored, self.plugins);
         }
+        fields.extend(fixed.iter().map(|(name, value)| (name.to_string(), value.clone())));
         fields
     }
 
@@ -85,9 +126,13 @@ impl Writer<'_> {
     /// # Errors
     /// Whatever is wrong with the input, or with the rows around it.
     pub fn create(&self, tx: &mut Transaction, input: Input, fixed: &[(&str, Value)]) -> Result<Uuid, Problem> {
-        let (row, expires_at_ms) = self.whole_row(tx, input, fixed)?;
+        let mut fields = self.fields(input, None, fixed);
+        let names = Wanted::take(self.entity, &mut fields, false);
+        names.check(&tx.tables, None)?;
+        let (row, expires_at_ms) = self.whole_row(tx, fields)?;
         let id = own_id(&row)?;
         tx.insert(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)?;
+        names.apply(tx, id)?;
         Ok(id)
     }
 
@@ -106,32 +151,37 @@ impl Writer<'_> {
         let mut fixed = fixed.to_vec();
         match (name, standing) {
             (Name::Id(id), _) => fixed.push(("id", id.to_string().into())),
+            (Name::Key(_), None) if self.entity.named_by.is_some() => {}
+            (Name::Key(_), Some(id)) if self.entity.named_by.is_some() => fixed.push(("id", id.to_string().into())),
             (Name::Key(key), None) => fixed.push((self.entity.path_key, key.clone().into())),
             (Name::Key(key), Some(id)) => {
                 fixed.push(("id", id.to_string().into()));
                 fixed.push((self.entity.path_key, key.clone().into()));
             }
         }
-        let (row, expires_at_ms) = self.whole_row(tx, input, &fixed)?;
+        let mut fields = self.fields(input, None, &fixed);
+        let mut names = Wanted::take(self.entity, &mut fields, true);
+        match (name, standing) {
+            (Name::Key(name), None) => names.add(name),
+            _ => names.default_to_none(),
+        }
+        names.check(&tx.tables, standing)?;
+        let (row, expires_at_ms) = self.whole_row(tx, fields)?;
         let id = own_id(&row)?;
         let written = match standing {
             None => tx.insert(self.entity, id, &row, expires_at_ms),
             Some(_) => tx.put(self.entity, id, &row, expires_at_ms),
         };
         written.map_err(Problem::Conflict)?;
+        names.apply(tx, id)?;
         Ok(id)
     }
 
     fn whole_row(
         &self,
         tx: &Transaction,
-        input: Input,
-        fixed: &[(&str, Value)],
+        mut fields: Map<String, Value>,
     ) -> Result<(Map<String, Value>, Option<u64>), Problem> {
-        let mut fields = self.typed(input, None);
-        for (name, value) in fixed {
-            fields.insert(name.to_string(), value.clone());
-        }
         let ttl_seconds = take_ttl(self.entity, &mut fields)?;
         let compares = self.entity.name == "plugins" && validate::compares_protocols(&fields, false);
         validate::resolve(self.entity, &mut fields, &tx.tables).map_err(Problem::Unresolved)?;
@@ -151,7 +201,9 @@ impl Writer<'_> {
     pub fn patch(&self, tx: &mut Transaction, name: &Name, id: Uuid, input: Input) -> Result<(), Problem> {
         let entry = tx.tables.get(self.entity, id).ok_or_else(|| name.absent(self.entity))?;
         let stored = entry.row();
-        let mut fields = self.typed(input, Some(&stored));
+        let mut fields = self.fields(input, Some(&stored), &[]);
+        let names = Wanted::take(self.entity, &mut fields, true);
+        names.check(&tx.tables, Some(id))?;
         let ttl_seconds = take_ttl(self.entity, &mut fields)?;
         let compares = self.entity.name == "plugins" && validate::compares_protocols(&fields, true);
         validate::resolve(self.entity, &mut fields, &tx.tables).map_err(Problem::Unresolved)?;
@@ -170,7 +222,8 @@ impl Writer<'_> {
             Some(seconds) => expiry(tx.tables.now_ms, seconds),
             None => entry.expires_at_ms,
         };
-        tx.put(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)
+        tx.put(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)?;
+        names.apply(tx, id)
     }
 }
 
@@ -180,7 +233,7 @@ fn own_id(row: &Map<String, Value>) -> Result<Uuid, Problem> {
 }
 
 /// `ttl` is an option of the write, not a field.
-fn take_ttl(entity: &Entity, fields: &mut Map<String, Value>) -> Result<Option<u64>, Problem> {
+pub(super) fn take_ttl(entity: &Entity, fields: &mut Map<String, Value>) -> Result<Option<u64>, Problem> {
     if !entity.ttl {
         return Ok(None);
     }
@@ -197,29 +250,32 @@ fn take_ttl(entity: &Entity, fields: &mut Map<String, Value>) -> Result<Option<u
 }
 
 /// 0 seconds: never.
-fn expiry(from_ms: u64, seconds: u64) -> Option<u64> {
+pub(super) fn expiry(from_ms: u64, seconds: u64) -> Option<u64> {
     (seconds > 0).then(|| from_ms.saturating_add(seconds * 1000))
 }
 
-/// A row as it is shown: the stored text, with the remaining `ttl` where there is such a thing.
-pub fn show(entity: &Entity, entry: &Entry, now_ms: u64) -> String {
-    if !entity.ttl {
+/// A row as it is shown: the stored text, with what is not part of it: the remaining `ttl`, the names of a certificate.
+pub fn show(entity: &Entity, entry: &Entry, tables: &Tables) -> String {
+    let (name, value) = if entity.ttl {
+        ("ttl", json!(entry.expires_at_ms.map(|at_ms| at_ms.saturating_sub(tables.now_ms) / 1000)))
+    } else if server_names::has_some(entity) {
+        ("snis", json!(server_names::of(entry, tables)))
+    } else {
         return entry.body.to_string();
-    }
-    let remaining = entry.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms) / 1000);
+    };
     let body = entry.body.strip_suffix('}').unwrap_or(&entry.body);
-    format!("{body},\"ttl\":{}}}", json!(remaining))
+    format!("{body},\"{name}\":{value}}}")
 }
 
 /// The row under an id that was just written or found.
 pub fn show_id(entity: &Entity, tables: &Tables, id: Uuid) -> Result<String, Problem> {
     let entry = tables.get(entity, id).ok_or_else(Problem::not_found)?;
-    Ok(show(entity, &entry, tables.now_ms))
+    Ok(show(entity, &entry, tables))
 }
 
 /// Rows of a page.
 pub fn show_all(entity: &Entity, tables: &Tables, entries: &[Arc<Entry>]) -> Vec<String> {
-    entries.iter().map(|entry| show(entity, entry, tables.now_ms)).collect()
+    entries.iter().map(|entry| show(entity, entry, tables)).collect()
 }
 
 /// The id in the stored text.

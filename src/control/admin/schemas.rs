@@ -12,9 +12,20 @@ use crate::entity::coerce;
 use crate::entity::complete::Moment;
 use crate::entity::document;
 use crate::entity::plugin;
+use crate::entity::schema::Auto;
+use crate::entity::schema::Field;
+use crate::entity::schema::Record;
+use crate::entity::vault;
 use hyper::StatusCode;
 use serde_json::Value;
 use serde_json::json;
+
+/// Tags are computed, but have a schema document like entities.
+static TAGS: Record = Record::of(&[
+    Field::string("tag").required(),
+    Field::string("entity_name").required(),
+    Field::string("entity_id").required().uuid().auto(Auto::Uuid),
+]);
 
 impl<P: Publish> Admin<P> {
     fn entity(&self, call: &Call) -> Result<&'static Entity, Problem> {
@@ -33,8 +44,19 @@ impl<P: Publish> Admin<P> {
     }
 
     pub(super) fn entity_schema(&self, call: &Call) -> Result<Reply, Problem> {
-        let record = self.entity(call)?.record;
+        let name = crud::variable(call, 0)?;
+        let record = if name.raw == "tags" { &TAGS } else { self.entity(call)?.record };
         Ok(Reply::json(StatusCode::OK, &document::document(record.fields.iter(), record.checks.iter())))
+    }
+
+    pub(super) fn vault_schema(&self, call: &Call) -> Result<Reply, Problem> {
+        let name = crud::variable(call, 0)?;
+        let text = name.decoded.as_deref().unwrap_or(&name.raw);
+        let Some(kind) = vault::find(text) else {
+            return Err(Problem::Plain(StatusCode::NOT_FOUND, format!("No vault named '{text}'")));
+        };
+        let fields = vault::overrides(kind);
+        Ok(Reply::json(StatusCode::OK, &document::document(fields.iter(), std::iter::empty())))
     }
 
     pub(super) fn plugin_schema(&self, call: &Call) -> Result<Reply, Problem> {
@@ -58,7 +80,7 @@ impl<P: Publish> Admin<P> {
     }
 
     /// As an insert that looks nothing up and stores nothing.
-    fn validate(&self, entity: &Entity, call: Call) -> Result<Reply, Problem> {
+    pub(super) fn validate(&self, entity: &Entity, call: Call) -> Result<Reply, Problem> {
         let mut fields = call.input.fields;
         if call.input.untyped
             && let Value::Object(typed) = coerce::infer_blindly(Value::Object(std::mem::take(&mut fields)))

@@ -11,6 +11,7 @@ use crate::control::store::tables::kind_idx;
 use crate::control::store::tables::reference_id;
 use crate::entity::ENTITIES;
 use crate::entity::Entity;
+use crate::entity::checks::at_path;
 use crate::entity::schema::OnDelete;
 use serde_json::Map;
 use serde_json::Value;
@@ -91,6 +92,7 @@ impl Tables {
 
     /// The rows that go with a row, the deepest first; or who forbids it.
     pub fn cascade(&self, parent: &'static Entity, id: Uuid) -> Result<Vec<(&'static Entity, Uuid)>, Conflict> {
+        self.unlisted(parent, id)?;
         let mut gone = Vec::new();
         for child in ENTITIES.iter().copied() {
             for reference in child.references().filter(|reference| reference.entity == parent.name) {
@@ -104,6 +106,23 @@ impl Tables {
             }
         }
         Ok(gone)
+    }
+
+    /// Lists of ids have no index: they are few, and looked through only when such a row is deleted.
+    fn unlisted(&self, entity: &'static Entity, id: Uuid) -> Result<(), Conflict> {
+        let text = id.to_string();
+        for (by, field) in entity.listed_in {
+            let lists =
+                crate::entity::find(by).map(|by| self.page(by, None, usize::MAX, None).rows).unwrap_or_default();
+            for row in lists.iter().filter(|entry| entry.body.contains(&text)).map(|entry| entry.row()) {
+                let listed = at_path(&row, field).as_array().is_some_and(|list| list.iter().any(|item| *item == text));
+                let by_id = row.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok());
+                if let (true, Some(by_id)) = (listed, by_id) {
+                    return Err(Conflict::Listed { entity: entity.name, id, by, by_id });
+                }
+            }
+        }
+        Ok(())
     }
 }
 

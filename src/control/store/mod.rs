@@ -5,6 +5,7 @@
 
 mod index;
 pub mod journal;
+pub mod replace;
 pub mod tables;
 pub mod transaction;
 
@@ -174,6 +175,22 @@ impl<P: Publish> Store<P> {
             Err(error) => return Err(WriteError::Unsaved(error.to_string())),
         };
         Ok(Written { value, applied: P::wait(acks).await })
+    }
+
+    /// Does `work` as `write` does, up to the point where something would change, and undoes it.
+    ///
+    /// # Errors
+    /// Those of the same write.
+    pub async fn rehearse<T, E>(
+        &self,
+        work: impl FnOnce(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, WriteError<E>> {
+        let _writes_wait = self.journal.lock().await;
+        let mut transaction = Transaction::begin(self.view());
+        let value = work(&mut transaction).map_err(WriteError::Refused)?;
+        let (tables, changes) = transaction.finish();
+        self.publisher.prepare(tables.version + 1, &changes).map_err(WriteError::Uncompilable)?;
+        Ok(value)
     }
 
     async fn finish(

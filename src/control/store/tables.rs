@@ -67,6 +67,8 @@ pub enum Conflict {
     Dangling { field: &'static str, entity: &'static str, id: Value },
     /// A row still refers to the one being deleted.
     Referenced { child: &'static str, parent: &'static str },
+    /// A row lists the id of the one being deleted.
+    Listed { entity: &'static str, id: Uuid, by: &'static str, by_id: Uuid },
 }
 
 /// Position of an entity in `ENTITIES`.

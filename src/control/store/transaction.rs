@@ -77,13 +77,13 @@ impl Transaction {
         Ok(true)
     }
 
-    fn remove(&mut self, entity: &'static Entity, id: Uuid) {
+    pub(super) fn remove(&mut self, entity: &'static Entity, id: Uuid) {
         if self.tables.remove(entity, id) {
             self.touch(entity, id);
         }
     }
 
-    fn touch(&mut self, entity: &'static Entity, id: Uuid) {
+    pub(super) fn touch(&mut self, entity: &'static Entity, id: Uuid) {
         if self.seen.insert((entity.name, id)) {
             self.touched.push((entity, id));
         }

@@ -1,0 +1,102 @@
+//! All rows at once for other rows: what a declarative document does (spec/admin-api.md section 8.2).
+//! Always: a row that says the same as before is not touched, so that the data plane sees real changes only.
+
+use crate::control::store::tables::Conflict;
+use crate::control::store::transaction::Transaction;
+use crate::entity::ENTITIES;
+use crate::entity::Entity;
+use serde_json::Map;
+use serde_json::Value;
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// One row that is to stand.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    pub entity: &'static Entity,
+    pub id: Uuid,
+    pub row: Map<String, Value>,
+    /// Unix milliseconds.
+    pub expires_at_ms: Option<u64>,
+    /// Whoever declared the row said when it was created.
+    pub dated: bool,
+}
+
+/// One row that differs from before.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    pub entity: &'static Entity,
+    pub id: Uuid,
+    /// `None`: the row is new.
+    pub old: Option<Map<String, Value>>,
+    /// `None`: the row is gone.
+    pub new: Option<Map<String, Value>>,
+}
+
+impl Transaction {
+    /// Makes the declared rows all there are. Rows that stand keep the time of their creation.
+    ///
+    /// # Errors
+    /// Two rows share an id or a unique value, or a reference dangles.
+    pub fn replace_all(&mut self, rows: Vec<Declared>) -> Result<Vec<Difference>, Conflict> {
+        let mut declared = HashSet::with_capacity(rows.len());
+        for row in &rows {
+            if !declared.insert((row.entity.name, row.id)) {
+                return Err(Conflict::PrimaryKey(row.id));
+            }
+        }
+        let mut differences = Vec::new();
+        // Children go before their parents.
+        for entity in ENTITIES.iter().rev().copied() {
+            for entry in self.tables.page(entity, None, usize::MAX, None).rows {
+                let old = entry.row();
+                let id = old.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok());
+                if let Some(id) = id.filter(|id| !declared.contains(&(entity.name, *id))) {
+                    self.remove(entity, id);
+                    differences.push(Difference { entity, id, old: Some(old), new: None });
+                }
+            }
+        }
+        let mut changed: Vec<Declared> = Vec::new();
+        for mut row in rows {
+            let old = self.tables.get(row.entity, row.id);
+            if let Some(old) = &old {
+                let (stored, same_expiry) = (old.row(), old.expires_at_ms == row.expires_at_ms);
+                if keeps(&stored, &mut row) && same_expiry {
+                    continue;
+                }
+            }
+            let (entity, id) = (row.entity, row.id);
+            differences.push(Difference { entity, id, old: old.map(|old| old.row()), new: Some(row.row.clone()) });
+            changed.push(row);
+        }
+        // What changes gives up its unique values first: two rows may have swapped them.
+        for row in &changed {
+            self.remove(row.entity, row.id);
+        }
+        changed.sort_by_key(|row| ENTITIES.iter().position(|entity| entity.name == row.entity.name));
+        for row in changed {
+            self.put(row.entity, row.id, &row.row, row.expires_at_ms)?;
+        }
+        Ok(differences)
+    }
+}
+
+/// Takes over what the server stamped on the stored row; whether the two are the same then.
+fn keeps(stored: &Map<String, Value>, declared: &mut Declared) -> bool {
+    let stamp = |name: &str| stored.get(name).cloned();
+    if !declared.dated
+        && let Some(created) = stamp("created_at")
+    {
+        declared.row.insert("created_at".to_string(), created);
+    }
+    let now = declared.row.get("updated_at").cloned();
+    if let Some(updated) = stamp("updated_at") {
+        declared.row.insert("updated_at".to_string(), updated);
+    }
+    let same = *stored == declared.row;
+    if let Some(now) = now.filter(|_| !same) {
+        declared.row.insert("updated_at".to_string(), now);
+    }
+    same
+}
