@@ -68,13 +68,6 @@ pub fn push_u64(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// A number in lower-case hexadecimal digits, no leading zeros.
-pub fn push_hex(out: &mut Vec<u8>, value: u64) {
-    let digits = hex16(value);
-    let zeros = (value.leading_zeros() as usize / 4).min(15);
-    out.extend_from_slice(&digits[zeros..]);
-}
-
 /// A request id: 32 lower-case hexadecimal digits of two random numbers (spec/proxying.md section 1).
 pub fn request_id(high: u64, low: u64) -> [u8; 32] {
     let mut id = [0u8; 32];
@@ -167,7 +160,6 @@ mod tests {
         let random = std::iter::repeat_with(|| rng.u64(..) >> rng.u32(..64)).take(2000);
         for value in random.chain([0, 9, 10, 15, 16, 255, 256, u64::MAX]) {
             assert_eq!(written(|out| push_u64(out, value)), value.to_string());
-            assert_eq!(written(|out| push_hex(out, value)), format!("{value:x}"));
         }
         assert_eq!(&request_id(0xab, u64::MAX), b"00000000000000abffffffffffffffff");
     }

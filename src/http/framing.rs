@@ -4,7 +4,7 @@
 //! Never: is there a second reader of these fields. Always: what two recipients could read differently is refused.
 
 use crate::http::fields::{Fields, tokens, trim_ows};
-use crate::http::head::{Method, RequestHead, ResponseHead, Version};
+use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::known::Known;
 use crate::limits;
 
@@ -177,16 +177,6 @@ pub fn expects_continue(head: &RequestHead, src: &[u8]) -> bool {
         && head.fields.get(src, Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Whether this is a WebSocket handshake: GET of HTTP/1.1 with `Connection: upgrade` and `Upgrade: websocket`, and no
-/// body (RFC 6455 section 4.1). Every other upgrade is ignored and its field removed.
-pub fn is_websocket_upgrade(head: &RequestHead, src: &[u8]) -> bool {
-    head.method == Method::Get
-        && head.version == Version::Http11
-        && head.fields.get(src, Known::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
-        && connection_has(&head.fields, src, b"upgrade")
-        && matches!(request_framing(head, src), Ok(Framing::Empty | Framing::Length(0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,24 +312,6 @@ mod tests {
         {
             let (head, text) = request(&format!("PUT / {version}"), &format!("Expect: {value}\r\n"));
             assert_eq!(expects_continue(&head, &text), want);
-        }
-    }
-
-    #[test]
-    fn only_a_websocket_handshake_is_an_upgrade() {
-        let shake = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
-        let table = [
-            ("GET / HTTP/1.1", shake.to_owned(), true),
-            ("GET / HTTP/1.0", shake.to_owned(), false),
-            ("POST / HTTP/1.1", shake.to_owned(), false),
-            ("GET / HTTP/1.1", format!("{shake}Content-Length: 3\r\n"), false),
-            ("GET / HTTP/1.1", "Upgrade: websocket\r\n".to_owned(), false),
-            ("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: h2c\r\n".to_owned(), false),
-            ("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n".to_owned(), false),
-        ];
-        for (line, fields, want) in table {
-            let (head, text) = request(line, &fields);
-            assert_eq!(is_websocket_upgrade(&head, &text), want, "{line} {fields:?}");
         }
     }
 }

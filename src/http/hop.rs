@@ -8,7 +8,7 @@ use crate::http::head::RequestHead;
 use crate::http::known::Known;
 
 /// Makes the fields of a client's request fit to be sent upstream. What was asked of this connection (`keep_alive`,
-/// `expects_continue`, `is_websocket_upgrade`, `accepts_trailers`) must be read before. TE stays as `trailers` if the
+/// `expects_continue`, `accepts_trailers`) must be read before. TE stays as `trailers` if the
 /// client's first TE line lists it. Content-Length stays; the framing sent is the caller's.
 pub fn strip_request(fields: &mut Fields, src: &[u8]) {
     fields.remove_listed(src, Known::Connection, is_protected);

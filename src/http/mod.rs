@@ -6,7 +6,7 @@
 //! Always: what leaves is written from parsed values; what is doubtful is refused, with a status and a reason.
 //!
 //! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `hop`, `chunked`,
-//! `encode`, `status`, `media`, `reply`; `refusal` puts the judgements on a request together.
+//! `encode`, `status`, `media`, `reply`.
 
 pub mod chunked;
 pub mod encode;
@@ -18,7 +18,6 @@ pub mod host;
 pub mod known;
 pub mod media;
 pub mod parse;
-pub mod refusal;
 pub mod reply;
 pub mod status;
 pub mod target;

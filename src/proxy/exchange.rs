@@ -59,7 +59,7 @@ pub struct Exchange {
     pub host: Option<Span>,
     pub host_name: Span,
     pub request_id: [u8; 32],
-    /// Core clock, microseconds: head complete; handed to the upstream; first byte of its answer.
+    /// Core clock, microseconds: request begun; handed to the upstream; first byte of its answer.
     pub started_us: u64,
     pub handed_over_us: Option<u64>,
     pub first_byte_us: u64,
@@ -164,7 +164,7 @@ impl Job<'_> {
     /// Starts the clock and the count of a request.
     pub fn begin(&mut self) {
         let x = &mut *self.x;
-        // The clock was asked when the head was complete.
+        // The clock was asked when the bytes of the head began to be read.
         x.started_us = self.core.clock.now_us();
         x.request_id = request_id(self.core.random.bits(), self.core.random.bits());
         self.core.counters.requests.add();
