@@ -22,6 +22,8 @@ pub const LINGER_MS: u64 = 2_000;
 pub const INTERIM_RESPONSES_MAX: usize = 16;
 /// Period of the sweep that looks for overdue sockets, and so the precision of every data-plane timeout.
 pub const SWEEP_MS: u64 = 50;
+/// Sweeps that connections cut short by the end of a drain get to finish.
+pub const STOP_SWEEPS: u32 = 10;
 /// How long a request waits for the first resolution of its service's host name.
 pub const FIRST_RESOLUTION_MS: u64 = 5_000;
 /// How long a write waits for the acknowledgement of a core before that core is reported instead of waited for.

@@ -4,7 +4,7 @@
 //! Always: Host, framing and the gateway's own fields cannot be named away in Connection.
 
 use crate::http::fields::{Field, Fields, tokens};
-use crate::http::head::RequestHead;
+use crate::http::head::{Method, RequestHead, Version};
 use crate::http::known::Known;
 
 /// Makes the fields of a client's request fit to be sent upstream. What was asked of this connection (`keep_alive`,
@@ -56,6 +56,35 @@ pub fn strip_response(fields: &mut Fields, src: &[u8], upgrade: Option<&[u8]>, t
     if fields.iter(src).any(|field| is_accelerator(&field)) {
         fields.retain(src, |field| !is_accelerator(&field));
     }
+}
+
+/// The one protocol that a connection may be switched to.
+pub const WEBSOCKET: &[u8] = b"websocket";
+
+/// Whether the request is the opening handshake of a WebSocket (RFC 6455 section 4.1), as far as a gateway must know: it may
+/// only then ask the upstream to switch protocols. Of what belongs to the two ends alone (the values of key, version and
+/// extensions) nothing is judged.
+pub fn opens_websocket(head: &RequestHead, src: &[u8]) -> bool {
+    let fields = &head.fields;
+    head.method == Method::Get
+        && head.version == Version::Http11
+        && asks_for_websocket(fields, src)
+        && fields.count(Known::SecWebsocketKey) == 1
+        && fields.count(Known::SecWebsocketVersion) == 1
+        && !fields.has(Known::ContentLength)
+        && !fields.has(Known::TransferEncoding)
+}
+
+/// Whether a response with status 101 switches to the WebSocket that was asked for.
+pub fn accepts_websocket(fields: &Fields, src: &[u8]) -> bool {
+    asks_for_websocket(fields, src) && !fields.has(Known::ContentLength) && !fields.has(Known::TransferEncoding)
+}
+
+/// `Upgrade` names the WebSocket and nothing else, and `Connection` names `Upgrade`.
+fn asks_for_websocket(fields: &Fields, src: &[u8]) -> bool {
+    fields.count(Known::Upgrade) == 1
+        && fields.get(src, Known::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(WEBSOCKET))
+        && fields.values(src, Known::Connection).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// Whether the first TE line lists exactly `trailers`.
@@ -185,6 +214,34 @@ mod tests {
             parse_response(&text, &HeadLimits::RESPONSE, &mut head).unwrap();
             strip_response(&mut head.fields, &text, upgrade, trailers);
             assert_eq!(shown(&head.fields, &text), want, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_handshake_opens_a_websocket() {
+        const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+        let opens = |line: &str, fields: &str| {
+            let text = format!("{line}\r\n{fields}\r\n").into_bytes();
+            let mut head = RequestHead::default();
+            parse_request(&text, &HeadLimits::REQUEST, &mut head).unwrap();
+            opens_websocket(&head, &text)
+        };
+        let get = "GET / HTTP/1.1";
+        for (line, fields, want) in [
+            (get, format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}"), true),
+            (get, format!("Connection: keep-alive\r\nConnection: x, upgrade\r\nUPGRADE: WebSocket\r\n{KEY}"), true),
+            (get, format!("Upgrade: websocket\r\n{KEY}"), false),
+            (get, format!("Connection: Upgrade\r\n{KEY}"), false),
+            (get, format!("Connection: Upgrade\r\nUpgrade: h2c\r\n{KEY}"), false),
+            (get, format!("Connection: Upgrade\r\nUpgrade: h2c, websocket\r\n{KEY}"), false),
+            (get, format!("Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n{KEY}"), false),
+            (get, "Connection: Upgrade\r\nUpgrade: websocket\r\n".to_owned(), false),
+            (get, format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}{KEY}"), false),
+            (get, format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}Content-Length: 1\r\n"), false),
+            ("POST / HTTP/1.1", format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}"), false),
+            ("GET / HTTP/1.0", format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}"), false),
+        ] {
+            assert_eq!(opens(line, &fields), want, "{line} {fields:?}");
         }
     }
 

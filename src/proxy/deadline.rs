@@ -63,6 +63,14 @@ impl Deadlines {
         }
     }
 
+    /// Ends every socket: whoever waits for one is told so.
+    pub fn end_all(&self) {
+        for (_, entry) in self.entries.borrow().iter() {
+            entry.at_ms.set(FIRED);
+            shutdown(entry.fd, libc::SHUT_RDWR);
+        }
+    }
+
     /// Sockets watched now.
     pub fn len(&self) -> usize {
         self.entries.borrow().len()

@@ -67,6 +67,8 @@ pub struct Exchange {
     /// Whether the direct peer's forwarding fields are believed.
     pub trusted: bool,
     pub accepts_trailers: bool,
+    /// Whether the request opens a WebSocket: the upstream is asked to switch, and may.
+    pub opens_websocket: bool,
     pub identity: Identity,
     pub reply: Reply,
     pub query_edit: Option<Vec<u8>>,
@@ -226,6 +228,7 @@ impl Job<'_> {
             return Err(Fault::refused(413));
         }
         x.accepts_trailers = hop::accepts_trailers(&x.head.fields, src);
+        x.opens_websocket = hop::opens_websocket(&x.head, src);
         let peer = self.client.facts.peer.ip();
         x.trusted = settings.trusted_ips.contains(Some(peer));
         x.client_ip = Some(if x.trusted { real_ip(&x.head.fields, src, peer, self.rules) } else { peer });

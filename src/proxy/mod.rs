@@ -4,7 +4,7 @@
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
 //! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`], [`body`],
-//! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`]), [`reply`], [`log`]; below them
+//! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]), [`reply`], [`log`]; below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
 
 pub mod body;
@@ -25,5 +25,6 @@ pub mod relay;
 pub mod reply;
 pub mod request_head;
 pub mod respond;
+pub mod tunnel;
 pub mod upload;
 pub mod worker;

@@ -61,7 +61,12 @@ impl Job<'_> {
         push_request_line(bytes, x.head.method_span.of(src), |out| x.push_target(src, service, out));
         x.push_via(src, bytes);
         x.push_host(src, peer, host_header, bytes);
-        push_field(bytes, b"Connection", b"keep-alive");
+        if x.opens_websocket {
+            push_field(bytes, b"Upgrade", hop::WEBSOCKET);
+            push_field(bytes, b"Connection", b"keep-alive, Upgrade");
+        } else {
+            push_field(bytes, b"Connection", b"keep-alive");
+        }
         x.push_forwarded(src, peer_ip, port, bytes);
         if sends_id {
             push_field(bytes, b"X-Kong-Request-Id", &x.request_id);

@@ -52,6 +52,9 @@ impl Job<'_> {
         ended_early: bool,
     ) -> Result<(), Failure> {
         let mut buf = self.read_response_head(&mut upstream, service).await?;
+        if self.x.response.status == 101 {
+            return self.tunnel(upstream, buf, service).await.map_err(Failure::Fault);
+        }
         let to_head = self.x.head.method == Method::Head;
         let framing = match response_framing(&self.x.response, buf.bytes(), to_head) {
             Ok(framing) => framing,
@@ -115,10 +118,12 @@ impl Job<'_> {
                 self.x.response.clear();
             }
             match parse_response(buf.bytes(), &self.rules.response_limits, &mut self.x.response) {
-                Ok(Progress::Complete) if self.x.response.status >= 200 => return Ok(buf),
+                Ok(Progress::Complete) if self.x.response.status >= 200 || self.switches_as_asked(&buf) => {
+                    return Ok(buf);
+                }
                 Ok(Progress::Complete) => {
                     interim += 1;
-                    // Nobody asked to switch protocols.
+                    // Nobody asked to switch to that.
                     if self.x.response.status == 101 || interim > limits::INTERIM_RESPONSES_MAX {
                         return Err(self.broken_response(upstream, buf));
                     }
@@ -139,6 +144,12 @@ impl Job<'_> {
             upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
             (result, buf) = upstream.conn.reader.read(buf).await;
         }
+    }
+
+    /// Whether the head that was read switches to the WebSocket that the client asked for.
+    fn switches_as_asked(&self, buf: &Buf) -> bool {
+        let x = &*self.x;
+        x.response.status == 101 && x.opens_websocket && hop::accepts_websocket(&x.response.fields, buf.bytes())
     }
 
     /// An answer that cannot be understood: 502 and the end of that connection.
@@ -164,7 +175,7 @@ impl Job<'_> {
     }
 
     /// Writes the head for the client into `x.out`; says how the body is to be framed.
-    fn encode_response_head(&mut self, src: &[u8], framing: ResponseFraming) -> Encoding {
+    pub fn encode_response_head(&mut self, src: &[u8], framing: ResponseFraming) -> Encoding {
         let source = self.client.buf.bytes();
         let rules = self.rules;
         let x = &mut *self.x;
@@ -172,7 +183,7 @@ impl Job<'_> {
         let upstream_latency_us = x.first_byte_us.saturating_sub(x.handed_over_us.unwrap_or(x.first_byte_us));
         let proxy_latency_us = x.handed_over_us.unwrap_or(x.started_us).saturating_sub(x.started_us);
         let fields = &mut x.response.fields;
-        hop::strip_response(fields, src, None, x.accepts_trailers);
+        hop::strip_response(fields, src, x.opens_websocket.then_some(hop::WEBSOCKET), x.accepts_trailers);
         // Headers that plugins set in the access phase go out with whatever response follows.
         for field in x.reply.fields.iter(&[]) {
             fields.set_by_name(src, field.name, field.value);
@@ -214,7 +225,7 @@ impl Job<'_> {
         let (mut dates, mut servers) = (0, 0);
         push_fields(out, fields, src, |field| match field.known {
             // Of an answer without a body the length is what it would have been: it is kept (RFC 9110 section 8.6).
-            Known::ContentLength => names_length && x.response.status != 204,
+            Known::ContentLength => names_length && x.response.status != 204 && x.response.status != 101,
             Known::XKongRequestId => !headers.request_id,
             Known::Via => !headers.via,
             Known::XKongUpstreamLatency => !headers.upstream_latency,
@@ -233,7 +244,10 @@ impl Job<'_> {
         if !fields.has(Known::Date) {
             push_field(out, b"Date", &self.core.clock.date());
         }
-        Connection { keep: x.keep, upgrade: false }.push(out);
+        match x.response.status {
+            101 => push_field(out, b"Connection", b"Upgrade"),
+            _ => Connection { keep: x.keep, upgrade: fields.has(Known::Upgrade) }.push(out),
+        }
         push_latencies(out, rules, proxy_latency_us, upstream_latency_us);
         if headers.upstream_status {
             push_field_u64(out, b"X-Kong-Upstream-Status", u64::from(x.response.status));

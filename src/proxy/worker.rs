@@ -236,12 +236,23 @@ async fn drain(core: &Core, listeners: &[i32], mailbox: &Mailbox) {
     }
     loop {
         core.deadlines.end_idle();
-        let stopped = matches!(mailbox.take(), Some(Post::Stop));
-        if stopped || core.counters.active.get() == 0 {
+        if core.counters.active.get() == 0 {
             return end(core, listeners);
+        }
+        if matches!(mailbox.take(), Some(Post::Stop)) {
+            break;
         }
         monoio::time::sleep(Duration::from_millis(limits::SWEEP_MS)).await;
     }
+    // The time is up. Those that are cut short still end by themselves, so that their records are not lost.
+    core.deadlines.end_all();
+    for _ in 0..limits::STOP_SWEEPS {
+        if core.counters.active.get() == 0 {
+            break;
+        }
+        monoio::time::sleep(Duration::from_millis(limits::SWEEP_MS)).await;
+    }
+    end(core, listeners);
 }
 
 fn end(core: &Core, listeners: &[i32]) {

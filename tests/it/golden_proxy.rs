@@ -57,11 +57,6 @@ const EXCEPTIONS: &[Exception] = &[
         "of a head that is refused nothing is believed, Accept neither",
     ),
     (
-        "headers/upgrade",
-        &["upstream: no Upgrade: websocket", "upstream: Connection: keep-alive instead of keep-alive, Upgrade"],
-        "WebSocket is not built yet",
-    ),
-    (
         "response/hdr=X-Accel-Redirect:/z",
         &["upstream: GET /?hdr=X-Accel-Redirect:/z HTTP/1.1 instead of GET / HTTP/1.1"],
         "an upstream's orders to an accelerator are not obeyed (spec/proxying.md section 5)",

@@ -22,3 +22,4 @@ mod smuggling;
 mod splits;
 mod upstream_connections;
 mod walkthrough;
+mod websocket;

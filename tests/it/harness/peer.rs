@@ -193,6 +193,15 @@ impl Accepted {
         Some(())
     }
 
+    /// Fills `into`, or as much of it as comes before the end. Answers how much.
+    pub fn take(&mut self, into: &mut [u8]) -> usize {
+        while self.rest.len() < into.len() && self.more().is_some() {}
+        let count = self.rest.len().min(into.len());
+        into[..count].copy_from_slice(&self.rest[..count]);
+        self.rest.drain(..count);
+        count
+    }
+
     /// Reads so many bytes and keeps none.
     pub fn drop_bytes(&mut self, mut count: usize) -> Option<()> {
         loop {
