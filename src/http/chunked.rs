@@ -375,39 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn any_split_gives_what_one_piece_gives() {
-        for seed in 0..3000 {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut text, mut body) = (Vec::new(), Vec::new());
-            for _ in 0..rng.usize(..5) {
-                let data: Vec<u8> = (0..rng.usize(1..40)).map(|_| rng.u8(..)).collect();
-                let extension = rng.choice(["", ";a", ";a=\"b c\""]).unwrap();
-                text.extend_from_slice(format!("{:x}{extension}\r\n", data.len()).as_bytes());
-                text.extend_from_slice(&data);
-                text.extend_from_slice(CHUNK_END);
-                body.extend_from_slice(&data);
-            }
-            text.extend_from_slice(rng.choice(["0\r\n\r\n", "0;x\r\nA: b\r\n\r\n"]).unwrap().as_bytes());
-            let end = text.len();
-            text.extend_from_slice(b"next");
-            let damaged = rng.bool();
-            if damaged {
-                let at = rng.usize(..text.len());
-                text[at] = rng.u8(..);
-            }
-            let mut cuts: Vec<usize> = (0..rng.usize(..12)).map(|_| rng.usize(..=text.len())).collect();
-            cuts.push(text.len());
-            cuts.sort_unstable();
-            let whole = decoded(&text, &[text.len()]);
-            assert_eq!(whole, decoded(&text, &cuts), "seed {seed}");
-            assert_eq!(whole, decoded_in_place(&text, &cuts), "seed {seed} in place");
-            if !damaged {
-                assert_eq!(whole, Ok((body, end, true)), "seed {seed}");
-            }
-        }
-    }
-
-    #[test]
     fn what_is_written_is_read() {
         for (len, line) in
             [(1u64, "1\r\n"), (16, "10\r\n"), (0xdead_beef, "deadbeef\r\n"), (u64::MAX, "ffffffffffffffff\r\n")]

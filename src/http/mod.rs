@@ -12,6 +12,8 @@ pub mod chunked;
 pub mod encode;
 pub mod fields;
 pub mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod head;
 pub mod hop;
 pub mod host;

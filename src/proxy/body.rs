@@ -108,7 +108,7 @@ impl RequestBody {
     }
 
     /// Takes what stands in the client's buffer behind the head.
-    fn take_at_hand(&mut self, src: &[u8]) -> Result<(), Fault> {
+    pub(super) fn take_at_hand(&mut self, src: &[u8]) -> Result<(), Fault> {
         match self.framing() {
             Framing::Empty => {}
             Framing::Length(_) => {
@@ -138,7 +138,7 @@ impl RequestBody {
     }
 
     /// Reads a received piece in place: leaves the body bytes in `buf`, bytes behind the body go to `extra`.
-    fn take_piece(&mut self, buf: &mut Buf, extra: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(super) fn take_piece(&mut self, buf: &mut Buf, extra: &mut Vec<u8>) -> Result<(), Fault> {
         let len = buf.len();
         let (data_len, consumed) = match self.framing() {
             Framing::Chunked => {

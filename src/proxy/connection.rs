@@ -37,12 +37,18 @@ pub struct Client {
 impl Client {
     /// Leaves a finished request behind, `taken` bytes of the buffer.
     pub fn next_request(&mut self, taken: usize) {
-        self.buf.consume(taken);
-        if !self.extra.is_empty() {
-            self.buf.clear();
-            self.buf.extend(&self.extra);
-            self.extra.clear();
-        }
+        leave_request(&mut self.buf, &mut self.extra, taken);
+    }
+}
+
+/// Leaves in `buf` what came behind a request: behind its `taken` bytes of the buffer, or, when its body was streamed,
+/// in `extra`.
+pub fn leave_request(buf: &mut Buf, extra: &mut Vec<u8>, taken: usize) {
+    buf.consume(taken);
+    if !extra.is_empty() {
+        buf.clear();
+        buf.extend(extra);
+        extra.clear();
     }
 }
 

@@ -16,6 +16,8 @@ pub mod dial;
 pub mod exchange;
 pub mod fault;
 pub mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod io;
 pub mod listener;
 pub mod log;

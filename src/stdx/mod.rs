@@ -2,4 +2,6 @@
 //! Owns: the coarse clock of one core, the source of chance. Never: blocks, does I/O.
 
 pub mod clock;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod random;
