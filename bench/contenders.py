@@ -14,8 +14,9 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.parse
 
-from measure import POST_BYTES, SMALL_BYTES, WRK_LUA, process_tree
+from measure import POST_BYTES, process_tree
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
@@ -31,12 +32,12 @@ class Failure(Exception):
 class Run:
     """What one run of the benchmark owns: a directory, CPUs, processes. Leaving it removes all of them."""
 
-    def __init__(self, proxy_cpu, load_cpu):
-        self.proxy_cpu, self.load_cpu, self.processes, self.ports = proxy_cpu, load_cpu, [], set()
+    def __init__(self, proxy_cpu, load_cpu, load):
+        self.proxy_cpu, self.load_cpu, self.load, self.processes, self.ports = proxy_cpu, load_cpu, load, [], set()
+        self.leaving = []  # what to undo at the end
         # Memory, so that no writeback of access logs runs during a measurement.
         shared = os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2 << 30
         self.directory = tempfile.mkdtemp(prefix="ringway-bench-", dir="/dev/shm" if shared else None)
-        self.wrk_script = self.write("wrk.lua", WRK_LUA)
 
     def __enter__(self):
         return self
@@ -44,6 +45,8 @@ class Run:
     def __exit__(self, *_):
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+        for undo in self.leaving:
+            undo()
         for process in reversed(self.processes[:]):
             self.stop(process)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -135,25 +138,18 @@ http {{
 
 
 def start_upstream(run):
-    """nginx with fixed answers: small and sink from its configuration, the others from files by sendfile."""
-    port = run.port()
-    run.write("upstream/api/16k", b"x" * (16 << 10))
-    run.write("upstream/api/1m", b"x" * (1 << 20))
-    probe = "".join(f"{name}: $http_{name.lower().replace('-', '_')}\\n" for name in PROBED)
-    argv = nginx_conf(run, "upstream", port, "access_log off; sendfile on; open_file_cache max=16;", f"""
-      root {run.directory}/upstream;
-      location = /api/small {{ return 200 "{'x' * SMALL_BYTES}"; }}
-      location = /api/sink {{ return 200 "ok"; }}
-      location = /api/probe {{ return 200 "{probe}Requests-On-Connection: $connection_requests\\n"; }}""")
+    """Fixed answers at less cost than any proxy's."""
+    run.upstream_port = run.port()
+    argv = [run.load, "origin", "--listen", f"127.0.0.1:{run.upstream_port}"]
     run.upstream = run.spawn("upstream", argv, run.load_cpu)
-    run.wait_ready("upstream", run.upstream, port, "/api/small")
-    run.upstream_port = port
+    run.wait_ready("upstream", run.upstream, run.upstream_port, "/api/small")
 
 
 class Contender:
     """One proxy under test. `log`: its access log; `does`: what it does for a request, besides what the probe finds."""
 
     kind = "peer"
+    logs = None
 
     def __init__(self, name, binary, options):
         self.name, self.binary, self.options = name, binary, options
@@ -161,34 +157,39 @@ class Contender:
 
     def start(self, run):
         self.port = run.port()
-        self.log = os.path.join(run.directory, self.name, "access.log")
-        os.makedirs(os.path.dirname(self.log))
+        self.log = os.path.join(run.directory, self.name, "access.log") if self.logs else None
+        os.makedirs(os.path.join(run.directory, self.name))
         self.launch(run)
         run.wait_ready(self.name, self.process, self.port, "/api/small")
 
     def check(self, workloads):
         """Fails unless every workload's request is answered as the upstream answers it; fills `parity`."""
         for workload in workloads:
-            method, body = ("POST", b"x" * POST_BYTES) if "POST" in workload.options else ("GET", None)
+            method, body = ("POST", b"x" * POST_BYTES) if "--post" in workload.options else ("GET", None)
             status, _, answer = request(self.port, method, workload.path, body)
             if (status, len(answer)) != (200, workload.body_bytes):
                 raise Failure(f"{self.name}: {method} {workload.path} gave {status} with {len(answer)} bytes, "
                               f"not 200 with {workload.body_bytes}")
         for _ in range(3):
             _, headers, answer = request(self.port, "GET", "/api/probe")
-        upstream = dict(line.split(": ", 1) for line in answer.decode().splitlines())
+        upstream = dict(line.lower().split(": ", 1) for line in answer.decode().splitlines() if ": " in line)
         own = {"server", "date", "content-type", "content-length", "connection"}
+        self.parity = {
+            "version": self.version(),
+            "request headers added": ", ".join(name for name in PROBED if name.lower() in upstream) or "none",
+            "response headers added": ", ".join(name for name, _ in headers if name.lower() not in own) or "none",
+            "upstream connection reused": "yes" if int(upstream["requests-on-connection"]) > 1 else "NO",
+            "access log": self.logged(),
+            "does": self.does,
+        }
+
+    def logged(self):
+        if not self.log:
+            return "none"
         time.sleep(0.5)
         with open(self.log, "rb") as log:
             line = log.read().splitlines()[-1:]
-        self.parity = {
-            "version": self.version(),
-            "request headers added": ", ".join(name for name in PROBED if upstream[name]),
-            "response headers added": ", ".join(name for name, _ in headers if name.lower() not in own) or "none",
-            "upstream connection reused": "yes" if int(upstream["Requests-On-Connection"]) > 1 else "NO",
-            "access log": f"{len(line[0])} B per line, {self.logs}" if line else "NONE WRITTEN",
-            "does": self.does,
-        }
+        return f"{len(line[0])} B per line, {self.logs}" if line else "NONE WRITTEN"
 
     def version(self):
         done = subprocess.run([self.binary, *self.version_flags], capture_output=True, text=True, check=False)
@@ -254,6 +255,89 @@ backend upstream
             self.process = run.spawn(self.name, [self.binary, "-db", "-f", conf], run.proxy_cpu, stdout=log)
 
 
+class Envoy(Contender):
+    version_flags = ["--version"]
+    logs = "as by default"
+    does = "HTTP parsing, one route, streamed bodies"
+
+    def launch(self, run):
+        typed = "type.googleapis.com/envoy.extensions"
+        line = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% - - [%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% " \
+               "%PROTOCOL%\" %RESPONSE_CODE% %BYTES_SENT% \"%REQ(REFERER)%\" \"%REQ(USER-AGENT)%\" %REQ(X-REQUEST-ID)%\n"
+        manager = {
+            "@type": f"{typed}.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "bench",
+            "use_remote_address": True,
+            "access_log": [{"name": "file", "typed_config": {
+                "@type": f"{typed}.access_loggers.file.v3.FileAccessLog", "path": self.log,
+                "log_format": {"text_format_source": {"inline_string": line}}}}],
+            "http_filters": [{"name": "router", "typed_config": {"@type": f"{typed}.filters.http.router.v3.Router"}}],
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+                {"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "60s"}}]}]}}
+        address = lambda port: {"socket_address": {"address": "127.0.0.1", "port_value": port}}  # noqa: E731
+        endpoint = {"lb_endpoints": [{"endpoint": {"address": address(run.upstream_port)}}]}
+        limits = {"thresholds": [{"max_connections": 8192, "max_requests": 8192, "max_pending_requests": 8192}]}
+        conf = run.write(f"{self.name}/envoy.json", json.dumps({"static_resources": {
+            "listeners": [{"address": address(self.port), "filter_chains": [{"filters": [
+                {"name": "http", "typed_config": manager}]}]}],
+            "clusters": [{"name": "upstream", "type": "STATIC", "circuit_breakers": limits,
+                          "load_assignment": {"cluster_name": "upstream", "endpoints": [endpoint]}}]}}))
+        self.process = run.spawn(self.name, [self.binary, "--concurrency", "1", "-l", "error", "-c", conf], run.proxy_cpu)
+
+
+class Relay(Contender):
+    """The floor: what moving the bytes costs alone."""
+
+    does = "nothing but moving bytes; an upstream connection per client connection"
+
+    def launch(self, run):
+        argv = [run.load, "relay", "--listen", f"127.0.0.1:{self.port}", "--to", f"127.0.0.1:{run.upstream_port}"]
+        self.process = run.spawn(self.name, argv, run.proxy_cpu)
+
+    def version(self):
+        return "tools/load"
+
+
+class Running:
+    """A process that somebody else started, as far as a measurement asks."""
+
+    def __init__(self, pid):
+        self.pid, self.returncode = pid, "unknown"
+
+    def poll(self):
+        return None if os.path.exists(f"/proc/{self.pid}") else 1
+
+
+class Kong(Contender):
+    """A Kong that runs already, on this machine, pinned by who started it: it gets a service and a route, and loses them after."""
+
+    does = "as it was configured"
+
+    def launch(self, run):
+        self.run = run
+        self.port = port_of(os.environ["KONG_URL"])
+        self.admin = port_of(os.environ.get("KONG_ADMIN_URL", "http://127.0.0.1:8001"))
+        self.process = Running(int(os.environ["KONG_PID"]))
+        service = post(self.admin, "/services", {"name": "bench", "url": f"http://127.0.0.1:{run.upstream_port}"})
+        self.made = [f"/services/{service['id']}"]
+        route = post(self.admin, "/routes", {"paths": ["/api"], "strip_path": False, "service": {"id": service["id"]}})
+        self.made.insert(0, f"/routes/{route['id']}")
+        run.leaving.append(self.clean)
+
+    def clean(self):
+        for path in self.made:
+            request(self.admin, "DELETE", path)
+
+    def version(self):
+        return json.loads(request(self.admin, "GET", "/")[2])["version"]
+
+
+def port_of(url):
+    address = urllib.parse.urlsplit(url)
+    if address.hostname != "127.0.0.1" or not address.port:
+        raise Failure(f"{url}: an URL of the kind http://127.0.0.1:8000 is needed, as its CPU time is read on this machine")
+    return address.port
+
+
 class Ringway(Contender):
     kind = "ringway"
     version_flags = ["version"]
@@ -280,5 +364,5 @@ class Ringway(Contender):
 def post(port, path, row):
     status, _, answer = request(port, "POST", path, json.dumps(row), {"Content-Type": "application/json"})
     if status != 201:
-        raise Failure(f"ringway: POST {path} gave {status}: {answer[:500].decode(errors='replace')}")
+        raise Failure(f"POST {path} gave {status}: {answer[:500].decode(errors='replace')}")
     return json.loads(answer)

@@ -1,4 +1,4 @@
-"""One measurement: wrk against one contender, with the CPU time that the contender spent meanwhile.
+"""One measurement: load against one contender, with the CPU time that the contender spent meanwhile.
 
 Owns the workloads, the reading of /proc and the run of the load generator; starts no contender.
 
@@ -22,32 +22,17 @@ import time
 Workload = collections.namedtuple("Workload", "title path connections body_bytes options", defaults=((),))
 POST_BYTES = 1024
 SMALL_BYTES = 128
-# body_bytes: length of the response body, checked before the first measurement.
+# body_bytes: length of the response body, checked before the first measurement. options: of `load generate`.
 WORKLOADS = {
     "W1": Workload("GET 128 B", "/api/small", 64, SMALL_BYTES),
     "W2": Workload("GET 128 B, one client", "/api/small", 1, SMALL_BYTES),
     "W3": Workload("GET 128 B, many clients", "/api/small", 512, SMALL_BYTES),
-    "W4": Workload("GET 16 KiB", "/api/16k", 64, 16 << 10),
-    "W5": Workload("GET 1 MiB", "/api/1m", 64, 1 << 20),
-    "W6": Workload("POST 1 KiB", "/api/sink", 64, 2, ("POST",)),
-    "W7": Workload("GET 128 B, connection per request", "/api/small", 64, SMALL_BYTES, ("CLOSE",)),
+    "W4": Workload("GET 16 KiB", f"/api/bytes/{16 << 10}", 64, 16 << 10),
+    "W5": Workload("GET 1 MiB", f"/api/bytes/{1 << 20}", 64, 1 << 20),
+    "W6": Workload("POST 1 KiB", "/api/sink", 64, 2, ("--post", str(POST_BYTES))),
+    "W7": Workload("GET 128 B, connection per request", "/api/small", 64, SMALL_BYTES, ("--close",)),
+    "W8": Workload("GET 128 B, 15,000 per second whatever comes back", "/api/small", 64, SMALL_BYTES, ("--rate", "15000")),
 }
-
-# Only init and done are defined: with `request` untouched wrk renders the request once and no Lua runs per request.
-WRK_LUA = """
-function init(args)
-  for _, word in ipairs(args) do
-    if word == "POST" then wrk.method = "POST"; wrk.body = string.rep("x", %d) end
-    if word == "CLOSE" then wrk.headers["Connection"] = "close" end
-  end
-end
-function done(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format('\\nRESULT {"requests":%%d,"duration_us":%%d,"p50_us":%%d,"p99_us":%%d,' ..
-    '"errors":{"connect":%%d,"read":%%d,"write":%%d,"timeout":%%d,"status":%%d}}\\n', summary.requests,
-    summary.duration, latency:percentile(50), latency:percentile(99), e.connect, e.read, e.write, e.timeout, e.status))
-end
-""" % POST_BYTES
 
 SATURATED = 0.95  # busy share of a CPU from which it counts as saturated
 DRAIN_SECONDS = 0.3  # after load, for log buffers (nginx is told 200 ms) and closing connections
@@ -100,21 +85,20 @@ def cpu_ticks(cpu):
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # 3: idle, 4: iowait
 
 
-def run_wrk(run, workload, port, seconds):
-    """wrk's own figures, with `problem` None when every request was answered with 2xx or 3xx."""
-    argv = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", run.wrk_script,
-            f"http://127.0.0.1:{port}{workload.path}", "--", *workload.options]
-    process = run.spawn("wrk", argv, run.load_cpu, stdout=subprocess.PIPE)
+def run_load(run, workload, port, seconds):
+    """The generator's own figures, with `problem` None when every request was answered with 2xx or 3xx."""
+    argv = [run.load, "generate", "--to", f"127.0.0.1:{port}", "--path", workload.path, "--connections",
+            str(workload.connections), "--seconds", str(seconds), *workload.options]
+    process = run.spawn("load", argv, run.load_cpu, stdout=subprocess.PIPE)
     try:
         output = process.communicate(timeout=seconds + 20)[0].decode(errors="replace")
     except subprocess.TimeoutExpired:
-        return {"requests": 0, "problem": "wrk did not end in time"}
+        return {"requests": 0, "problem": "the load generator did not end in time"}
     finally:
         run.stop(process)
-    result = next((line[7:] for line in output.splitlines() if line.startswith("RESULT ")), None)
-    if result is None:
-        return {"requests": 0, "problem": "wrk failed: " + " ".join(output.split())[-200:]}
-    result = json.loads(result)
+    if not output.startswith("{"):
+        return {"requests": 0, "problem": f"the load generator failed: {output[-200:]}"}
+    result = json.loads(output)
     failed = [f"{count} {kind}" for kind, count in result["errors"].items() if count]
     result["problem"] = "errors: " + ", ".join(failed) if failed else None if result["requests"] else "no request was answered"
     return result
@@ -124,7 +108,7 @@ def measure(run, contender, workload, seconds, warmup_seconds):
     """Warm up, then measure once; the returned record has a `problem` when its figures must not be used."""
     try:
         if contender.process.poll() is None:
-            run_wrk(run, workload, contender.port, warmup_seconds)
+            run_load(run, workload, contender.port, warmup_seconds)
             time.sleep(DRAIN_SECONDS)
             return measure_warm(run, contender, workload, seconds)
     except OSError as error:  # what /proc says of a process that has just ended
@@ -134,27 +118,30 @@ def measure(run, contender, workload, seconds, warmup_seconds):
 
 
 def measure_warm(run, contender, workload, seconds):
-    os.truncate(contender.log, 0)
+    if contender.log:
+        os.truncate(contender.log, 0)
 
     pids = process_tree(contender.process.pid)
     upstream = process_tree(run.upstream.pid)
     cpus = (run.proxy_cpu, run.load_cpu)
 
     def counters():
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # wrk is the only child that ends in between
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # the generator is the only child that ends in between
         return (cpu_ns(pids), uring_ns(pids), cpu_ns(upstream) + (usage.ru_utime + usage.ru_stime) * 1e9,
                 time.perf_counter_ns(), [cpu_ticks(cpu) for cpu in cpus])
 
     before = counters()
-    record = run_wrk(run, workload, contender.port, seconds)
+    record = run_load(run, workload, contender.port, seconds)
     if contender.process.poll() is None and process_tree(contender.process.pid) != pids:
         return {"problem": "a process of the contender ended or began during the measurement"}
     after = counters()
     proxy, uring, load, wall = (after[i] - before[i] for i in range(4))
     busy = [(a[0] - b[0]) / max(1, a[1] - b[1]) for a, b in zip(after[4], before[4])]
     time.sleep(DRAIN_SECONDS)
-    with open(contender.log, "rb") as log:
-        lines = sum(chunk.count(b"\n") for chunk in iter(lambda: log.read(1 << 20), b""))
+    lines = record["requests"]
+    if contender.log:
+        with open(contender.log, "rb") as log:
+            lines = sum(chunk.count(b"\n") for chunk in iter(lambda: log.read(1 << 20), b""))
     saturated = [who for who, share in zip(("proxy", "load"), busy) if share >= SATURATED]
     record.update(
         memory_mib=memory_mib(pids), proxy_share=proxy / wall, uring_share=uring / max(1, proxy),

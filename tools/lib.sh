@@ -55,6 +55,16 @@ need_demo_tools() {
     install_packages "${missing[@]}"
 }
 
+# Installs the peers that ringway is measured against, and what measures.
+need_bench_tools() {
+    PATH="$PATH:/usr/sbin:/sbin"
+    local missing=()
+    command -v nginx >/dev/null || missing+=(nginx)
+    command -v haproxy >/dev/null || missing+=(haproxy)
+    command -v python3 >/dev/null || missing+=(python3)
+    install_packages "${missing[@]}"
+}
+
 install_packages() {
     [[ $# -gt 0 ]] || return 0
     say "missing: $*"
