@@ -22,6 +22,8 @@ pub const LINGER_MS: u64 = 2_000;
 pub const INTERIM_RESPONSES_MAX: usize = 16;
 /// Period of the sweep that looks for overdue sockets, and so the precision of every data-plane timeout.
 pub const SWEEP_MS: u64 = 50;
+/// Longest preface of the PROXY protocol that is read, with what it carries beside the addresses.
+pub const PROXY_PREFACE_BYTES_MAX: usize = 4 << 10;
 /// Sweeps that connections cut short by the end of a drain get to finish.
 pub const STOP_SWEEPS: u32 = 10;
 /// How long a request waits for the first resolution of its service's host name.

@@ -24,6 +24,8 @@ pub struct Listen {
     pub deferred: bool,
     /// SO_KEEPALIVE on accepted connections, with the system's times.
     pub so_keepalive: bool,
+    /// Connections begin with a preface of the PROXY protocol, version 1 or 2.
+    pub proxy_protocol: bool,
     /// IPV6_V6ONLY; on unless `ipv6only=off`, of use for IPv6 addresses only.
     pub ipv6only: bool,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.addr)?;
         let words = [
+            (self.proxy_protocol, " proxy_protocol"),
             (self.reuseport, " reuseport"),
             (self.deferred, " deferred"),
             (self.so_keepalive, " so_keepalive=on"),
@@ -77,7 +80,7 @@ pub struct Listeners;
 impl Kind for Listeners {
     type Value = Vec<Listen>;
     const ACCEPTS: &'static str = "off, or a list of ip:port or unix:path, each followed by any of \
-        backlog=N reuseport deferred bind so_keepalive=on|off ipv6only=on|off";
+        backlog=N reuseport deferred bind proxy_protocol so_keepalive=on|off ipv6only=on|off";
     fn parse(text: &str) -> Result<Vec<Listen>, Problem> {
         if text == "off" {
             return Ok(Vec::new());
@@ -99,6 +102,7 @@ fn listen(text: &str) -> Result<Listen, Problem> {
         reuseport: false,
         deferred: false,
         so_keepalive: false,
+        proxy_protocol: false,
         ipv6only: true,
     };
     for word in words {
@@ -130,9 +134,10 @@ fn option(listen: &mut Listen, word: &str) -> Result<(), Problem> {
     match word.split_once('=') {
         None if word == "reuseport" => listen.reuseport = true,
         None if word == "deferred" => listen.deferred = true,
+        None if word == "proxy_protocol" => listen.proxy_protocol = true,
         // Each address has a socket of its own anyway, which is all that nginx's word asks for.
         None if word == "bind" => {}
-        None if matches!(word, "ssl" | "http2" | "proxy_protocol" | "udp") => {
+        None if matches!(word, "ssl" | "http2" | "udp") => {
             return Err(Problem::NotYet(format!("a listener with \"{word}\"")));
         }
         Some(("backlog", n)) => match n.parse::<u32>() {
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_read_again() {
-        let text = "127.0.0.1:1 reuseport deferred so_keepalive=on backlog=7, [::]:2 ipv6only=off";
+        let text = "127.0.0.1:1 proxy_protocol reuseport deferred so_keepalive=on backlog=7, [::]:2 ipv6only=off";
         let once = Listeners::parse(text).unwrap();
         let shown = once.iter().map(Listen::to_string).collect::<Vec<_>>().join(",");
         assert_eq!(Listeners::parse(&shown), Ok(once));
@@ -188,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        for word in ["ssl", "http2", "proxy_protocol", "udp"] {
+        for word in ["ssl", "http2", "udp"] {
             refused(&format!("0.0.0.0:1 {word}"), Problem::NotYet(format!("a listener with \"{word}\"")));
         }
     }

@@ -262,6 +262,12 @@ impl Reader<'_> {
                 }
             }
         }
+        for (name, listens) in &groups[1..] {
+            if let Some(listen) = listens.iter().find(|listen| listen.proxy_protocol) {
+                let message = format!("{name}: {}: proxy_protocol is for proxy_listen only", listen.addr);
+                self.error(self.origin(name), message);
+            }
+        }
         let guarded = settings.admin_token.is_some() || settings.admin_allow_unauthenticated;
         if let Some(open) = settings.admin_listen.iter().find(|listen| listen.addr.is_remote() && !guarded) {
             let message = format!(
@@ -482,6 +488,15 @@ mod tests {
     fn listeners_must_differ_unless_the_kernel_chooses() {
         errors("status_listen = 127.0.0.1:8001", &["r.conf:1: status_listen: 127.0.0.1:8001 is listened on twice"]);
         ok("proxy_listen = 127.0.0.1:0, 127.0.0.1:0\nstatus_listen = 127.0.0.1:0\nadmin_listen = 127.0.0.1:0");
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_spoken_by_the_proxy_alone() {
+        ok("proxy_listen = 127.0.0.1:1 proxy_protocol");
+        errors(
+            "admin_listen = 127.0.0.1:1 proxy_protocol",
+            &["r.conf:1: admin_listen: 127.0.0.1:1: proxy_protocol is for proxy_listen only"],
+        );
     }
 
     #[test]

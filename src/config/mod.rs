@@ -21,6 +21,6 @@ pub use listen::{Listen, ListenAddr};
 pub use load::{ConfigError, Loaded, Origin, Sources, Warning};
 pub use peers::{Cidr, PortMap, TrustedIps, port_seen};
 pub use properties::{PROPERTIES, Property, Settings};
-pub use texts::{Secret, User};
+pub use texts::{RealIpSource, Secret, User};
 pub use tokens::{RequestHeaders, ResponseHeaders};
 pub use words::{Database, DnsRecord, Driver, ErrorType, LogLevel, Plugins, Workers};

@@ -9,7 +9,7 @@ use super::listen::Listeners;
 use super::load::Reader;
 use super::numbers::{Bytes, Count, OnOff, OnOffWord, OptionalTime, Time, YEAR_MS};
 use super::peers::{PortMaps, TrustedPeers};
-use super::texts::{Directory, File, HeaderName, LogFile, Nameservers, OptionalUser, OptionalWord, Origins, Token};
+use super::texts::{Directory, File, LogFile, Nameservers, OptionalUser, OptionalWord, Origins, RealIpHeader, Token};
 use super::tokens::{RequestTokens, ResponseTokens};
 use super::words::{Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, WorkerCount};
 
@@ -146,8 +146,8 @@ properties! {
         headers_upstream: RequestTokens = "headers_upstream", "X-Kong-Request-Id", reload;
         /// Peers whose forwarding headers are believed: addresses, CIDR blocks, unix:.
         trusted_ips: TrustedPeers = "trusted_ips", "", reload;
-        /// Header in which a trusted peer names the client.
-        real_ip_header: HeaderName = "real_ip_header" | "nginx_proxy_real_ip_header", "X-Real-IP", reload;
+        /// Header in which a trusted peer names the client; proxy_protocol: the preface of the connection.
+        real_ip_header: RealIpHeader = "real_ip_header" | "nginx_proxy_real_ip_header", "X-Real-IP", reload;
         /// Skip trusted addresses from the right in that header instead of taking the last one.
         real_ip_recursive: OnOffWord = "real_ip_recursive" | "nginx_proxy_real_ip_recursive", "off", reload;
         /// Format of error pages for clients that name none.

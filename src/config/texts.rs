@@ -109,20 +109,33 @@ impl Kind for Token {
     }
 }
 
-/// A field name of HTTP.
-pub struct HeaderName;
-impl Kind for HeaderName {
-    type Value = String;
-    const ACCEPTS: &'static str = "the name of a request header";
-    fn parse(text: &str) -> Result<String, Problem> {
-        if text == "proxy_protocol" {
-            return Err(Problem::not_yet("the PROXY protocol"));
-        }
+/// Where a trusted peer names the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RealIpSource {
+    /// A field of the request, by its name.
+    Header(String),
+    /// The preface of the connection.
+    ProxyProtocol,
+}
+
+/// A field name of HTTP, or `proxy_protocol`.
+pub struct RealIpHeader;
+impl Kind for RealIpHeader {
+    type Value = RealIpSource;
+    const ACCEPTS: &'static str = "the name of a request header, proxy_protocol";
+    fn parse(text: &str) -> Result<RealIpSource, Problem> {
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        if !text.is_empty() && text.bytes().all(is_token) { Ok(text.to_owned()) } else { Err(Problem::NotAccepted) }
+        match text {
+            "proxy_protocol" => Ok(RealIpSource::ProxyProtocol),
+            name if !name.is_empty() && name.bytes().all(is_token) => Ok(RealIpSource::Header(name.to_owned())),
+            _ => Err(Problem::NotAccepted),
+        }
     }
-    fn describe(value: &String) -> Json {
-        json!(value)
+    fn describe(value: &RealIpSource) -> Json {
+        match value {
+            RealIpSource::Header(name) => json!(name),
+            RealIpSource::ProxyProtocol => json!("proxy_protocol"),
+        }
     }
 }
 
@@ -247,11 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn a_header_name_is_a_token() {
-        assert_eq!(HeaderName::parse("X-Forwarded-For").as_deref(), Ok("X-Forwarded-For"));
-        assert!(matches!(HeaderName::parse("proxy_protocol"), Err(Problem::NotYet(_))));
+    fn a_client_is_named_by_a_header_or_the_preface() {
+        let header = RealIpSource::Header("X-Forwarded-For".to_owned());
+        assert_eq!(RealIpHeader::parse("X-Forwarded-For"), Ok(header));
+        assert_eq!(RealIpHeader::parse("proxy_protocol"), Ok(RealIpSource::ProxyProtocol));
         for text in ["", "a b", "a:b", "é"] {
-            assert_eq!(HeaderName::parse(text), Err(Problem::NotAccepted), "{text}");
+            assert_eq!(RealIpHeader::parse(text), Err(Problem::NotAccepted), "{text}");
         }
     }
 }

@@ -144,9 +144,12 @@ impl Control {
         let plugins = PLUGINS.iter().filter(|kind| settings.plugins.enabled(kind.schema.name));
         let plugins = plugins.map(|kind| PluginInfo { schema: &kind.schema, priority: i64::from(kind.priority) });
         let mut configuration = settings.describe();
-        configuration.insert("proxy_listeners".into(), listeners(proxy.iter().copied()));
-        configuration.insert("admin_listeners".into(), listeners(tcp(Surface::Admin)));
-        configuration.insert("status_listeners".into(), listeners(tcp(Surface::Status)));
+        configuration.insert(
+            "proxy_listeners".into(),
+            listeners(proxy.iter().zip(&settings.proxy_listen).map(|(addr, listen)| (*addr, listen.proxy_protocol))),
+        );
+        configuration.insert("admin_listeners".into(), listeners(tcp(Surface::Admin).map(|addr| (addr, false))));
+        configuration.insert("status_listeners".into(), listeners(tcp(Surface::Status).map(|addr| (addr, false))));
         let config = AdminConfig { configuration, plugins: plugins.collect(), live: live(settings) };
         let admin = Arc::new(Admin::new(config, self.store.clone(), self.node.clone()));
         let log = settings.admin_access_log.as_deref().map(AdminLog::open).transpose();
@@ -232,11 +235,11 @@ fn live(settings: &Settings) -> Live {
 }
 
 /// Listeners as Kong shows them in `GET /`.
-fn listeners(addrs: impl Iterator<Item = SocketAddr>) -> Value {
+fn listeners(addrs: impl Iterator<Item = (SocketAddr, bool)>) -> Value {
     addrs
-        .map(|addr| {
+        .map(|(addr, proxy_protocol)| {
             json!({"ip": addr.ip().to_string(), "port": addr.port(), "listener": addr.to_string(),
-                   "ssl": false, "http2": false, "proxy_protocol": false})
+                   "ssl": false, "http2": false, "proxy_protocol": proxy_protocol})
         })
         .collect()
 }

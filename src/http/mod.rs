@@ -20,6 +20,7 @@ pub mod host;
 pub mod known;
 pub mod media;
 pub mod parse;
+pub mod proxy_protocol;
 pub mod reply;
 pub mod status;
 pub mod target;

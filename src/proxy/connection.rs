@@ -4,6 +4,7 @@
 //! Always: a malformed head is answered and ends the connection; a panic while serving costs that connection alone.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::rc::Rc;
@@ -11,6 +12,10 @@ use std::task::Poll;
 
 use crate::http::parse::Progress;
 use crate::http::parse::parse_request;
+use crate::http::proxy_protocol::BadPreface;
+use crate::http::proxy_protocol::Preface;
+use crate::http::proxy_protocol::PrefaceProgress;
+use crate::http::proxy_protocol::parse_preface;
 use crate::limits;
 use crate::plugins::view::ConnFacts;
 use crate::proxy::buffers::Buf;
@@ -32,6 +37,8 @@ pub struct Client {
     /// What was received behind a streamed body: the beginning of the next request.
     pub extra: Vec<u8>,
     pub facts: ConnFacts,
+    /// The client that the preface of the connection named.
+    pub preface_ip: Option<IpAddr>,
 }
 
 impl Client {
@@ -62,17 +69,23 @@ enum Head {
 }
 
 /// Serves a client until its connection ends, in whatever way.
-pub async fn serve(core: Rc<Core>, conn: Conn, facts: ConnFacts) {
+///
+/// `has_preface`: it begins with the PROXY protocol.
+pub async fn serve(core: Rc<Core>, conn: Conn, facts: ConnFacts, has_preface: bool) {
     core.counters.active.add();
-    if catch(serve_requests(&core, conn, facts)).await.is_none() {
+    if catch(serve_requests(&core, conn, facts, has_preface)).await.is_none() {
         core.counters.panics.add();
     }
     core.counters.active.sub();
 }
 
-async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts) {
+async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts, has_preface: bool) {
     let deadline = core.deadlines.watch(conn.fd());
-    let mut client = Client { deadline, conn, buf: core.buffers.client.take(), extra: Vec::new(), facts };
+    let buf = core.buffers.client.take();
+    let mut client = Client { deadline, conn, buf, extra: Vec::new(), facts, preface_ip: None };
+    if has_preface && read_preface(core, &mut client).await.is_none() {
+        return core.buffers.client.give(client.buf);
+    }
     let mut first = true;
     let next = loop {
         if !await_request(core, &mut client, first).await {
@@ -100,6 +113,34 @@ async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts) {
         linger(core, &mut client).await;
     }
     core.buffers.client.give(std::mem::take(&mut client.buf));
+}
+
+/// Reads the preface of the PROXY protocol. `None`: there is none in time, and whoever speaks here is not who we were told
+/// to expect, so nothing is answered.
+async fn read_preface(core: &Core, client: &mut Client) -> Option<()> {
+    client.deadline.arm_reading(core.clock.now_ms() + core.rules().settings.client_header_timeout_ms);
+    client.deadline.set_idle(true);
+    loop {
+        match parse_preface(client.buf.bytes()) {
+            Ok(PrefaceProgress::Complete(preface, len)) => {
+                client.buf.consume(len);
+                if let Preface::Client(addr) = preface {
+                    client.preface_ip = Some(addr.ip().to_canonical());
+                }
+                client.deadline.set_idle(false);
+                return Some(());
+            }
+            Ok(PrefaceProgress::NeedMore) => {}
+            Err(BadPreface) => return None,
+        }
+        if client.buf.room() == 0 {
+            client.buf.reserve(limits::PROXY_PREFACE_BYTES_MAX);
+        }
+        let buf = std::mem::take(&mut client.buf);
+        let (result, buf) = client.conn.reader.read(buf).await;
+        client.buf = buf;
+        result.ok().filter(|count| *count > 0)?;
+    }
 }
 
 /// Waits until bytes of a request are there. `false`: the connection ended, or was idle for too long.

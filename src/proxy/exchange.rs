@@ -4,9 +4,11 @@
 //! Always: ends with exactly one record, and says whether the connection may carry another request.
 
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::balancer::Tried;
+use crate::config::RealIpSource;
 use crate::config::port_seen;
 use crate::http::encode::request_id;
 use crate::http::fields::Fields;
@@ -231,7 +233,11 @@ impl Job<'_> {
         x.opens_websocket = hop::opens_websocket(&x.head, src);
         let peer = self.client.facts.peer.ip();
         x.trusted = settings.trusted_ips.contains(Some(peer));
-        x.client_ip = Some(if x.trusted { real_ip(&x.head.fields, src, peer, self.rules) } else { peer });
+        x.client_ip = Some(match &settings.real_ip_header {
+            _ if !x.trusted => peer,
+            RealIpSource::ProxyProtocol => self.client.preface_ip.unwrap_or(peer),
+            RealIpSource::Header(name) => real_ip(&x.head.fields, src, name, peer, self.rules),
+        });
         let max_forwards = if x.head.method == Method::Options { hop::max_forwards(&x.head, src) } else { None };
         match max_forwards {
             Some(0) => {
@@ -372,11 +378,11 @@ pub fn decimal(value: u64, text: &mut [u8; 20]) -> &[u8] {
 }
 
 /// The client's address as a trusted peer tells it (spec/proxying.md section 4.1).
-fn real_ip(fields: &Fields, src: &[u8], peer: IpAddr, rules: &Rules) -> IpAddr {
-    let Some(text) = fields.values_by_name(src, rules.settings.real_ip_header.as_bytes()).last() else { return peer };
+fn real_ip(fields: &Fields, src: &[u8], name: &str, peer: IpAddr, rules: &Rules) -> IpAddr {
+    let Some(text) = fields.values_by_name(src, name.as_bytes()).last() else { return peer };
     let mut found = peer;
     for word in text.rsplit(|byte| *byte == b',') {
-        let Some(ip) = std::str::from_utf8(word.trim_ascii()).ok().and_then(|word| word.parse().ok()) else { break };
+        let Some(ip) = std::str::from_utf8(word.trim_ascii()).ok().and_then(ip_of) else { break };
         found = ip;
         if !rules.settings.real_ip_recursive || !rules.settings.trusted_ips.contains(Some(ip)) {
             break;
@@ -385,9 +391,31 @@ fn real_ip(fields: &Fields, src: &[u8], peer: IpAddr, rules: &Rules) -> IpAddr {
     found
 }
 
+/// An address as forwarding headers carry it: with brackets and a port, or without.
+fn ip_of(word: &str) -> Option<IpAddr> {
+    let bare = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')).unwrap_or(word);
+    bare.parse().ok().or_else(|| word.parse::<SocketAddr>().ok().map(|addr| addr.ip()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_come_with_a_port() {
+        for (word, want) in [
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("10.0.0.1:80", Some("10.0.0.1")),
+            ("::1", Some("::1")),
+            ("[::1]", Some("::1")),
+            ("[::1]:80", Some("::1")),
+            ("unix:", None),
+            ("", None),
+            ("10.0.0.1:x", None),
+        ] {
+            assert_eq!(ip_of(word), want.map(|ip| ip.parse().unwrap()), "{word}");
+        }
+    }
 
     #[test]
     fn numbers_are_written_in_decimal() {

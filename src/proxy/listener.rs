@@ -102,6 +102,7 @@ mod tests {
             reuseport: true,
             deferred: true,
             so_keepalive: true,
+            proxy_protocol: false,
             ipv6only: true,
         }
     }

@@ -151,16 +151,17 @@ async fn run(seed: Seed) {
         random: || fastrand::u64(..),
     };
     let acknowledge = outbox.acknowledge.clone();
-    let core = Rc::new(Core::new(index, state, settings, facts, counters, outbox));
+    let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox));
     acknowledge(index, initial.version);
     drop(initial);
     let mut fds = Vec::new();
-    for listener in listeners {
+    // In the order of `proxy_listen`, one for each.
+    for (listener, listen) in listeners.into_iter().zip(&settings.proxy_listen) {
         fds.push(listener.as_raw_fd());
         // An operation of the ring waits for as long as it takes, unless the socket forbids waiting.
         let _ = listener.set_nonblocking(driver == Chosen::Epoll);
         let listener = TcpListener::from_std(listener).expect("the runtime takes a bound socket");
-        monoio::spawn(accept(core.clone(), listener));
+        monoio::spawn(accept(core.clone(), listener, listen.proxy_protocol));
     }
     let bell = mailbox.take_bell().expect("a mailbox is opened once");
     let mut bell = UnixStream::from_std(bell).expect("the runtime takes a socket");
@@ -208,7 +209,7 @@ async fn sweep(core: Rc<Core>) {
     }
 }
 
-async fn accept(core: Rc<Core>, listener: TcpListener) {
+async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
     let local = listener.local_addr().ok();
     let mut serial = 0;
     loop {
@@ -218,7 +219,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener) {
                 serial += 1;
                 let local = local.filter(|addr| !addr.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
                 let facts = ConnFacts { peer, local: local.unwrap_or(peer), serial, requests: 0 };
-                monoio::spawn(connection::serve(core.clone(), Conn::new(stream), facts));
+                monoio::spawn(connection::serve(core.clone(), Conn::new(stream), facts, has_preface));
             }
             // The listener was shut down.
             Err(error) if error.kind() == ErrorKind::InvalidInput || core.draining.get() => return,

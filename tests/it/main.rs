@@ -18,6 +18,7 @@ mod mixes;
 mod names;
 mod patience;
 mod plugins;
+mod proxy_protocol;
 mod smuggling;
 mod splits;
 mod upstream_connections;
