@@ -171,6 +171,10 @@ properties! {
         /// Requests that one client connection may carry.
         client_keepalive_requests: Count<1, { u32::MAX }>
             = "client_keepalive_requests" | "nginx_http_keepalive_requests" | "nginx_proxy_keepalive_requests", "10000", reload;
+        /// Whether a request goes on when its client ends the connection, or its sending side, before the answer. Otherwise
+        /// the upstream connection is closed, and the log says 499.
+        proxy_ignore_client_abort: OnOff
+            = "proxy_ignore_client_abort" | "nginx_http_proxy_ignore_client_abort" | "nginx_proxy_proxy_ignore_client_abort", "off", reload;
         /// Longest request line. Above: 414.
         client_request_line_bytes_max: Bytes<{ 1 << 10 }, { 64 << 10 }> = "client_request_line_bytes_max", "8k", reload;
         /// Largest request head, request line included. Above: 431.

@@ -298,7 +298,8 @@ impl Job<'_> {
 impl Client {
     /// Whether nothing of the client is left behind this request, here or in the kernel.
     fn has_sent_no_more(&self, body: &RequestBody) -> bool {
-        self.buf.len() <= body.taken() && self.extra.is_empty() && !self.conn.has_unread()
+        let has_read = self.conn.reader.peek(|done| matches!(done, (Ok(count), _) if *count > 0)) == Some(true);
+        self.buf.len() <= body.taken() && self.extra.is_empty() && !has_read && !self.conn.has_unread()
     }
 
     /// Judges a read from the client: the end of the stream inside a request means that the client is gone.

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::rc::Rc;
+use std::task::Context;
 use std::task::Poll;
 
 use crate::http::parse::Progress;
@@ -25,6 +26,7 @@ use crate::proxy::exchange;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Next;
 use crate::proxy::io::Conn;
+use crate::proxy::io::ReadDone;
 use crate::proxy::reply;
 
 /// A client's connection.
@@ -56,6 +58,34 @@ pub fn leave_request(buf: &mut Buf, extra: &mut Vec<u8>, taken: usize) {
         buf.clear();
         buf.extend(extra);
         extra.clear();
+    }
+}
+
+impl Client {
+    /// Starts the read of the next request already, so that the client is heard while this one waits for its upstream: its
+    /// end, above all. Only when nothing of that request is at hand; `taken` bytes of the buffer belong to this one.
+    pub fn listen(&mut self, core: &Core, taken: usize) {
+        if self.buf.len() <= taken && self.extra.is_empty() && !self.conn.reader.is_started() {
+            self.conn.reader.start(core.buffers.client.take());
+        }
+    }
+
+    /// Whether the client has ended its side, or the connection broke: seen as long as a read is under way.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        let gone = |done: &ReadDone| !matches!(done, (Ok(count), _) if *count > 0);
+        let reader = &mut self.conn.reader;
+        reader.is_started() && reader.poll_ended(cx).is_ready() && reader.peek(gone) == Some(true)
+    }
+
+    /// Does something that the client waits for. `None`: it went away before.
+    pub async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.poll_gone(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 }
 
@@ -160,9 +190,11 @@ async fn await_request(core: &Core, client: &mut Client, first: bool) -> bool {
     client.deadline.arm_reading(core.clock.now_ms() + timeout_ms);
     client.deadline.set_idle(true);
     core.counters.waiting.add();
-    let buf = std::mem::take(&mut client.buf);
-    let (result, buf) = client.conn.reader.read(buf).await;
-    client.buf = buf;
+    if !client.conn.reader.is_started() {
+        client.conn.reader.start(std::mem::take(&mut client.buf));
+    }
+    let (result, buf) = client.conn.reader.done().await;
+    core.buffers.client.give(std::mem::replace(&mut client.buf, buf));
     core.counters.waiting.sub();
     client.deadline.set_idle(false);
     matches!(result, Ok(count) if count > 0)
@@ -223,7 +255,6 @@ pub async fn catch<F: Future>(future: F) -> Option<F::Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::task::Context;
     use std::task::Waker;
 
     fn run<F: Future>(future: F) -> F::Output {

@@ -9,6 +9,7 @@ use crate::proxy::dial::dial;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
+use crate::proxy::pool::UpstreamConn;
 use crate::state::core::Service;
 use crate::state::peers::Lack;
 use crate::state::peers::PeerSet;
@@ -100,12 +101,21 @@ impl Job<'_> {
         Fault::Reply
     }
 
+    async fn dial(&mut self, peer: &Peer, service: &Service) -> Result<UpstreamConn, Failure> {
+        let dialling = dial(self.core, peer.addr, service.spec.connect_timeout_ms);
+        let result = match self.heeds_client() {
+            true => self.client.unless_gone(dialling).await.ok_or(Fault::ClientGone)?,
+            false => dialling.await,
+        };
+        Ok(result?)
+    }
+
     /// One try on one peer; `fresh` passes the pool by.
     async fn attempt(&mut self, service: &Service, peers: &PeerSet, peer: &Peer, fresh: bool) -> Result<(), Failure> {
         let pooled = if fresh { None } else { self.core.pool.take(peer.addr) };
         let mut upstream = match pooled {
             Some(upstream) => upstream,
-            None => dial(self.core, peer.addr, service.spec.connect_timeout_ms).await?,
+            None => self.dial(peer, service).await?,
         };
         upstream.requests += 1;
         self.write_request_head(&service.spec, peer, peers.host_header.as_deref());

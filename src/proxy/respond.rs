@@ -30,7 +30,9 @@ use crate::proxy::core::VIA_HTTP11;
 use crate::proxy::dial::listen;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
+use crate::proxy::fault::Fault;
 use crate::proxy::forward::Failure;
+use crate::proxy::io::ReadDone;
 use crate::proxy::pool::UpstreamConn;
 use crate::proxy::relay::Encoding;
 use crate::proxy::reply::Connection;
@@ -100,7 +102,7 @@ impl Job<'_> {
         upstream.deadline.arm(self.core.clock.now_ms() + service.read_timeout_ms);
         let mut interim = 0;
         let mut received = false;
-        let (mut result, mut buf) = upstream.conn.reader.done().await;
+        let (mut result, mut buf) = self.awaited(upstream).await?;
         loop {
             if !matches!(result, Ok(count) if count > 0) {
                 let timed_out = upstream.deadline.is_over();
@@ -142,8 +144,28 @@ impl Job<'_> {
                 buf.reserve(limits::UPSTREAM_READ_BYTES);
             }
             upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
-            (result, buf) = upstream.conn.reader.read(buf).await;
+            upstream.conn.reader.start(buf);
+            (result, buf) = self.awaited(upstream).await?;
         }
+    }
+
+    /// What the upstream sends next, as long as the client waits for it.
+    async fn awaited(&mut self, upstream: &mut UpstreamConn) -> Result<ReadDone, Fault> {
+        let done = upstream.conn.reader.done();
+        match self.heeds_client() {
+            true => self.client.unless_gone(done).await.ok_or(Fault::ClientGone),
+            false => Ok(done.await),
+        }
+    }
+
+    /// Begins to hear the client, if its going away is to end the request. A body that is still coming is read by others,
+    /// who see the end.
+    pub fn heeds_client(&mut self) -> bool {
+        let heeds = self.x.body.is_complete() && !self.rules.settings.proxy_ignore_client_abort;
+        if heeds {
+            self.client.listen(self.core, self.x.body.taken());
+        }
+        heeds
     }
 
     /// Whether the head that was read switches to the WebSocket that the client asked for.

@@ -7,6 +7,7 @@ mod acknowledged;
 mod bad_input;
 mod bodies;
 mod broken_upstreams;
+mod departures;
 mod faults;
 mod forwarding;
 mod golden;

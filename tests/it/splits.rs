@@ -112,7 +112,8 @@ fn a_request_may_follow_a_streamed_body_in_the_same_piece(driver: Driver) {
 
 fn a_client_may_end_its_side_and_still_be_answered(driver: Driver) {
     let peer = echo();
-    let gateway = behind(driver, &peer);
+    let gateway = Gateway::with(driver, &[("proxy_ignore_client_abort", "on")]);
+    gateway.proxy_to(peer.port);
     let mut client = gateway.connect();
     client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
     client.finish_sending();
