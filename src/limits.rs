@@ -36,6 +36,14 @@ pub const RECORD_BATCH_BYTES: usize = 64 << 10;
 pub const RECORD_BATCHES_WAITING_MAX: usize = 64;
 /// Entries of a round-robin list. Weights whose exact list would be longer are scaled down to fit.
 pub const RING_ENTRIES_MAX: usize = 1 << 16;
+/// How long the health of an address that went out of use is remembered.
+pub const VITALS_KEPT_MS: u64 = 300_000;
+/// Changes of availability that are remembered of one address, and of how many addresses.
+pub const HISTORY_EVENTS_MAX: usize = 16;
+pub const HISTORIES_MAX: usize = 10_000;
+/// For how long an address that is available again gets no more than its share by weight from algorithms that would
+/// otherwise send it everything.
+pub const RECOVERY_MS: u64 = 10_000;
 /// Submission queue of one core's ring; its completion queue is four times as long.
 pub const URING_ENTRIES: u32 = 4096;
 

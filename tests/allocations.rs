@@ -32,6 +32,7 @@ use ringway::proxy::worker;
 use ringway::proxy::worker::Chosen;
 use ringway::proxy::worker::NodeFacts;
 use ringway::proxy::worker::Seed;
+use ringway::state::book::PeerBook;
 use ringway::state::compile::Compiler;
 use ringway::state::delta::Delta;
 use ringway::state::mailbox::Outbox;
@@ -140,13 +141,8 @@ fn configuration(upstream_port: u16) -> Delta {
         row("keyauth_credentials", json!({"key": "secret", "consumer": {"id": consumer}})),
     ];
     let compiled = Compiler::default().compile(&rows).unwrap_or_else(|refusals| panic!("refused: {refusals:?}"));
-    Delta {
-        version: 1,
-        changes: compiled.changes,
-        directory: compiled.directory,
-        names: Vec::new(),
-        names_dropped: Vec::new(),
-    }
+    let peers = PeerBook::new(Arc::new(|_| {})).apply(&compiled.backends, &[], &[], 0);
+    Delta { version: 1, changes: compiled.changes, directory: compiled.directory, peers }
 }
 
 impl Running {

@@ -2,22 +2,24 @@
 //! Weighted round-robin (spec/balancer.md section 7.1): a list in which each peer stands weight/gcd times, spread evenly.
 //! Always: any window as long as the list serves each usable peer exactly in proportion to its weight.
 
-use std::cell::Cell;
-
-use super::Algorithm;
-use super::AlgorithmKind;
-use super::Peer;
+use crate::balancer::Algorithm;
+use crate::balancer::AlgorithmKind;
+use crate::balancer::Ask;
+use crate::balancer::Blueprint;
+use crate::balancer::Measures;
+use crate::balancer::Peer;
 use crate::limits;
 
-pub(super) const KIND: AlgorithmKind = AlgorithmKind { name: "round-robin", build };
+pub(super) const KIND: AlgorithmKind =
+    AlgorithmKind { name: "round-robin", measures: Measures::Nothing, starts_over: true, build };
 
 struct RoundRobin {
     /// Peer indices, in the order they are served.
     list: Vec<u32>,
 }
 
-fn build(peers: &[Peer]) -> Box<dyn Algorithm> {
-    let weights: Vec<u64> = peers.iter().map(|p| u64::from(p.weight)).collect();
+fn build(blueprint: &Blueprint<'_>) -> Box<dyn Algorithm> {
+    let weights: Vec<u64> = blueprint.peers.iter().map(|p| u64::from(p.weight)).collect();
     Box::new(RoundRobin { list: spread(&shares(&weights)) })
 }
 
@@ -50,11 +52,11 @@ fn spread(shares: &[u64]) -> Vec<u32> {
 }
 
 impl Algorithm for RoundRobin {
-    fn pick(&self, turn: &Cell<u64>, usable: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn pick(&self, ask: &Ask<'_>, _: &[Peer], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
         let len = self.list.len() as u64;
         for _ in 0..len {
-            let at = turn.get();
-            turn.set(at.wrapping_add(1));
+            let at = ask.turn.get();
+            ask.turn.set(at.wrapping_add(1));
             let index = self.list[(at % len) as usize] as usize;
             if usable(index) {
                 return Some(index);
@@ -67,23 +69,22 @@ impl Algorithm for RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balancer::peers_for_test;
+    use crate::balancer::testing::Rig;
 
     fn counts(weights: &[u32], picks: usize, start: u64) -> Vec<usize> {
-        let algorithm = build(&peers_for_test(weights));
-        let turn = Cell::new(start);
+        let rig = Rig::new("round-robin", weights);
+        rig.local.turn.set(start);
         let mut counts = vec![0; weights.len()];
         for _ in 0..picks {
-            counts[algorithm.pick(&turn, &|_| true).unwrap()] += 1;
+            counts[rig.pick_at(0).unwrap()] += 1;
         }
         counts
     }
 
     #[test]
     fn equal_weights_alternate() {
-        let algorithm = build(&peers_for_test(&[100, 100]));
-        let turn = Cell::new(0);
-        let order: Vec<_> = (0..6).map(|_| algorithm.pick(&turn, &|_| true).unwrap()).collect();
+        let rig = Rig::new("round-robin", &[100, 100]);
+        let order: Vec<_> = (0..6).map(|_| rig.pick_at(0).unwrap()).collect();
         assert_eq!(order, [0, 1, 0, 1, 0, 1]);
     }
 
@@ -98,9 +99,8 @@ mod tests {
 
     #[test]
     fn a_heavy_peer_does_not_get_its_turns_in_one_burst() {
-        let algorithm = build(&peers_for_test(&[5, 1]));
-        let turn = Cell::new(0);
-        let order: Vec<_> = (0..6).map(|_| algorithm.pick(&turn, &|_| true).unwrap()).collect();
+        let rig = Rig::new("round-robin", &[5, 1]);
+        let order: Vec<_> = (0..6).map(|_| rig.pick_at(0).unwrap()).collect();
         assert_eq!(order.iter().filter(|i| **i == 1).count(), 1);
         assert!(order[0] == 0 && order[5] == 0, "the light one stands in the middle: {order:?}");
     }
@@ -113,10 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn unusable_peers_are_stepped_over() {
-        let algorithm = build(&peers_for_test(&[1, 1, 1]));
-        let turn = Cell::new(0);
-        assert!((0..9).all(|_| algorithm.pick(&turn, &|i| i == 2) == Some(2)));
-        assert_eq!(algorithm.pick(&turn, &|_| false), None);
+    fn what_an_unusable_peer_leaves_is_shared_in_proportion() {
+        let rig = Rig::new("round-robin", &[20, 10, 30]);
+        rig.eject(2);
+        let mut counts = [0; 3];
+        (0..300).for_each(|_| counts[rig.pick_at(0).unwrap()] += 1);
+        assert_eq!(counts, [200, 100, 0]);
     }
 }

@@ -216,6 +216,11 @@ properties! {
         /// How long a failed query is remembered.
         dns_error_ttl_ms: Time<0, YEAR_MS> = "dns_error_ttl", "1", restart;
     }
+    "Health checks" {
+        /// How long after its ejection by passive checks a target gets one request to show whether it answers again, where
+        /// no probes can bring it back; 0: never, as in Kong.
+        passive_recovery_ms: Time<0, YEAR_MS> = "passive_recovery", "30", restart;
+    }
 }
 
 #[cfg(test)]

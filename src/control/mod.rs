@@ -4,6 +4,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod backends;
 pub mod nameserver;
 pub mod node;
 pub mod publish;

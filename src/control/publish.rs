@@ -1,6 +1,6 @@
 //! Accepted changes -> deltas -> every core, and the wait for their acknowledgements.
 //! Owns: the order in which cores are told anything. Never: decides what is valid beyond what can be compiled.
-//! Always: a name is announced to the cores by the delta that begins to use it, before any news of it.
+//! Always: news of a name reach the cores after the delta that begins to use it.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::Settings;
+use crate::control::backends::Backends;
 use crate::control::resolve::Names;
 use crate::control::store::Applied;
 use crate::control::store::Publish;
@@ -49,6 +50,7 @@ pub struct Publisher {
     cores: Arc<Vec<CoreEnd>>,
     acknowledged: Acknowledged,
     names: Arc<Names>,
+    backends: Backends,
     /// Held while cores are told something, so that all of them hear all of it in one order.
     posting: Arc<Mutex<Compiler>>,
 }
@@ -79,19 +81,27 @@ impl Publisher {
         rows: &[RowChange],
     ) -> Result<(Self, Arc<Delta>), Vec<Refusal>> {
         let cores = Arc::new(cores);
-        let posting = Arc::new(Mutex::new(Compiler::default()));
+        let trial_after_ms = Some(settings.passive_recovery_ms).filter(|after_ms| *after_ms > 0);
+        let posting = Arc::new(Mutex::new(Compiler::new(trial_after_ms)));
         let (news, arriving) = mpsc::unbounded_channel();
         let names = Names::new(settings, Arc::new(move |update| drop(news.send(update))));
-        let publisher = Self { cores, acknowledged, names: Arc::new(names), posting };
+        let backends = Backends::start();
+        let publisher = Self { cores, acknowledged, names: Arc::new(names), backends, posting };
         let compiled = lock(&publisher.posting).compile(rows)?;
         let initial = publisher.delta(Prepared { version, compiled }, &mut lock(&publisher.posting));
-        tokio::spawn(pass_on_news(arriving, publisher.cores.clone(), publisher.posting.clone()));
+        let (cores, backends, posting) = (&publisher.cores, &publisher.backends, &publisher.posting);
+        tokio::spawn(pass_on_news(arriving, cores.clone(), backends.clone(), posting.clone()));
         Ok((publisher, Arc::new(initial)))
     }
 
     /// Every core.
     pub fn cores(&self) -> &Arc<Vec<CoreEnd>> {
         &self.cores
+    }
+
+    /// Upstreams with the health of their addresses.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
     }
 
     /// Tells every core the same, outside of the order of versions.
@@ -109,21 +119,13 @@ impl Publisher {
     fn delta(&self, prepared: Prepared, compiler: &mut Compiler) -> Delta {
         let Prepared { version, compiled } = prepared;
         *compiler = compiled.next;
-        let names = compiled
-            .names_wanted
-            .iter()
-            .map(|name| NameUpdate { name: name.clone(), resolution: self.names.acquire(name) })
-            .collect();
+        let resolved = |name: &Arc<str>| NameUpdate { name: name.clone(), resolution: self.names.acquire(name) };
+        let names: Vec<_> = compiled.names_wanted.iter().map(resolved).collect();
         for name in &compiled.names_unwanted {
             self.names.release(name);
         }
-        Delta {
-            version,
-            changes: compiled.changes,
-            directory: compiled.directory,
-            names,
-            names_dropped: compiled.names_unwanted,
-        }
+        let peers = self.backends.apply(&compiled.backends, &names, &compiled.names_unwanted);
+        Delta { version, changes: compiled.changes, directory: compiled.directory, peers }
     }
 }
 
@@ -178,6 +180,7 @@ fn tell_all(cores: &[CoreEnd], post: &Post) {
 async fn pass_on_news(
     mut arriving: mpsc::UnboundedReceiver<NameUpdate>,
     cores: Arc<Vec<CoreEnd>>,
+    backends: Backends,
     posting: Arc<Mutex<Compiler>>,
 ) {
     while let Some(first) = arriving.recv().await {
@@ -186,6 +189,9 @@ async fn pass_on_news(
             updates.push(more);
         }
         let _order = lock(&posting);
-        tell_all(&cores, &Post::Names(Arc::new(updates)));
+        let peers = backends.learn(&updates);
+        if !peers.is_empty() {
+            tell_all(&cores, &Post::Peers(Arc::new(peers)));
+        }
     }
 }

@@ -125,10 +125,10 @@ impl Names {
 
     fn without_asking(&self, name: &str) -> Option<Resolution> {
         if let Some(ip) = literal(name) {
-            return Some(Resolution::Addresses(Arc::from([ip])));
+            return Some(Resolution::of_ips(&[ip]));
         }
         if let Some(found) = self.hosts.get(&name.trim_end_matches('.').to_ascii_lowercase()) {
-            return Some(Resolution::Addresses(found.clone().into()));
+            return Some(Resolution::of_ips(found));
         }
         self.dns.is_none().then_some(Resolution::NotFound)
     }
@@ -168,7 +168,7 @@ impl Names {
         };
         match answer {
             Answer::Addresses(addresses, ttl) => {
-                (Resolution::Addresses(addresses.into()), rules.valid_ttl.unwrap_or(ttl).max(SHORTEST))
+                (Resolution::of_ips(&addresses), rules.valid_ttl.unwrap_or(ttl).max(SHORTEST))
             }
             Answer::NotFound => (Resolution::NotFound, rules.not_found_ttl),
             Answer::Failed(why) => (Resolution::Failed(why.into()), rules.error_ttl),
@@ -184,7 +184,7 @@ impl Memory {
                 tracing::info!("{name}: name servers answer again");
             }
             // A name that was denied has no last addresses: a later failure must not bring them back.
-            self.last_good = matches!(answer, Resolution::Addresses(_)).then(|| (answer.clone(), now + good_for));
+            self.last_good = matches!(answer, Resolution::Addresses(..)).then(|| (answer.clone(), now + good_for));
             return answer;
         };
         let good = self.last_good.as_ref().filter(|(_, until)| now < *until);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_last_addresses_cover_failures_for_a_while_and_no_denial() {
-        let good = Resolution::Addresses(Arc::from([IpAddr::from([127, 0, 0, 1])]));
+        let good = Resolution::of_ips(&[IpAddr::from([127, 0, 0, 1])]);
         let failed = || Resolution::Failed("timeout".into());
         let (start, for_10_s) = (Instant::now(), Duration::from_secs(10));
         let at = |s| start + Duration::from_secs(s);

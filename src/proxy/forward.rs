@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use crate::balancer::Ask;
 use crate::balancer::Peer;
 use crate::proxy::dial::dial;
 use crate::proxy::exchange::Job;
@@ -11,8 +12,8 @@ use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
 use crate::proxy::pool::UpstreamConn;
 use crate::state::core::Service;
+use crate::state::peers::CorePeers;
 use crate::state::peers::Lack;
-use crate::state::peers::PeerSet;
 
 /// Why one try did not end with an answer sent.
 pub enum Failure {
@@ -42,15 +43,16 @@ impl Job<'_> {
             true => self.gather_body().await?,
             false => self.take_body_at_hand()?,
         }
-        let peers = self.peers(service).await;
+        let peers = self.peers(service).await?;
         let may_repeat = self.x.head.method.may_repeat();
         let mut tries_left = service.spec.retries;
         loop {
-            let peer = match peers.pick(&self.x.tried) {
-                Ok(peer) => peer,
+            let now_us = self.core.clock.refresh();
+            let ask = Ask { turn: peers.turn(), tried: &self.x.tried, hash: 0, now_ms: now_us / 1000, may_repeat };
+            let peer = match peers.pick(&ask) {
+                Ok(pick) => pick.peer,
                 Err(lack) => return Err(self.lacking(lack, &service.spec.host)),
             };
-            let now_us = self.core.clock.refresh();
             self.x.handed_over_us = Some(now_us);
             let mut result = self.attempt(service, &peers, peer, false).await;
             if let Err(Failure::Broken(broken)) = &result
@@ -75,14 +77,14 @@ impl Job<'_> {
     }
 
     /// The service's peers; waits for the first resolution of its name if that is under way.
-    async fn peers(&mut self, service: &Service) -> Rc<PeerSet> {
+    async fn peers(&mut self, service: &Service) -> Result<Rc<CorePeers>, Fault> {
         let core = self.core;
-        let peers = core.state.borrow().peers(service);
-        if !peers.is_pending() {
-            return peers;
+        let is_pending = || core.state.borrow().peers(service).is_some_and(|peers| peers.set.is_pending());
+        if is_pending() {
+            core.wait_for_names(|| !is_pending()).await;
         }
-        core.wait_for_names(|| !core.state.borrow().peers(service).is_pending()).await;
-        core.state.borrow().peers(service)
+        let peers = core.state.borrow().peers(service);
+        peers.ok_or_else(|| self.lacking(&Lack::NotFound, &service.spec.host))
     }
 
     /// spec/balancer.md section 2. On a retry nothing specific is said.
@@ -111,14 +113,14 @@ impl Job<'_> {
     }
 
     /// One try on one peer; `fresh` passes the pool by.
-    async fn attempt(&mut self, service: &Service, peers: &PeerSet, peer: &Peer, fresh: bool) -> Result<(), Failure> {
+    async fn attempt(&mut self, service: &Service, peers: &CorePeers, peer: &Peer, fresh: bool) -> Result<(), Failure> {
         let pooled = if fresh { None } else { self.core.pool.take(peer.addr) };
         let mut upstream = match pooled {
             Some(upstream) => upstream,
             None => self.dial(peer, service).await?,
         };
         upstream.requests += 1;
-        self.write_request_head(&service.spec, peer, peers.host_header.as_deref());
+        self.write_request_head(&service.spec, peer, peers.set.host_header());
         let ended_early = self.upload(&mut upstream, &service.spec).await?;
         self.respond(upstream, peer.addr, &service.spec, ended_early).await
     }

@@ -193,8 +193,8 @@ fn take(core: &Core, post: Post) {
             core.wake_name_waiters();
             (core.outbox.acknowledge)(core.index, delta.version);
         }
-        Post::Names(updates) => {
-            core.state.borrow_mut().apply_names(&updates);
+        Post::Peers(updates) => {
+            core.state.borrow_mut().apply_peers(&updates);
             core.wake_name_waiters();
         }
         Post::Settings(settings) => core.set_rules(settings),

@@ -20,6 +20,8 @@ use crate::plugins::directory::KeyCredential;
 use crate::router::compile::Rules;
 use crate::router::compile::compile as compile_rules;
 use crate::router::gates::Gates;
+use crate::state::compile_checks::compile_checks;
+use crate::state::delta::BackendChange;
 use crate::state::delta::Change;
 use crate::state::spec::PluginSpec;
 use crate::state::spec::RouteSpec;
@@ -44,11 +46,15 @@ pub struct Refusal {
 pub struct Compiler {
     directory: Directory,
     hosts: HostNames,
+    /// `passive_recovery`; see [`crate::balancer::checks::Checks::trial_after_ms`].
+    trial_after_ms: Option<u64>,
 }
 
 /// A compiled set of changes.
 pub struct Compiled {
     pub changes: Vec<Change>,
+    /// What the peers are to be built from anew.
+    pub backends: Vec<BackendChange>,
     /// The new directory, when consumers or credentials changed.
     pub directory: Option<Directory>,
     /// Host names that are in use from now on, respectively no longer.
@@ -59,6 +65,11 @@ pub struct Compiled {
 }
 
 impl Compiler {
+    /// A compiler that has seen no rows. With passive checks only, an ejected address gets a trial after `trial_after_ms`.
+    pub fn new(trial_after_ms: Option<u64>) -> Self {
+        Self { trial_after_ms, ..Self::default() }
+    }
+
     /// Compiles changed rows. Rows that say the same as before are compiled all the same.
     ///
     /// # Errors
@@ -67,12 +78,13 @@ impl Compiler {
         let mut next = self.clone();
         let mut names = Vec::new();
         let mut changes = Vec::with_capacity(rows.len());
+        let mut backends = Vec::new();
         let mut refusals = Vec::new();
         let mut directory_changed = false;
         for change in rows {
             directory_changed |= matches!(change.entity, "consumers" | "keyauth_credentials");
             next.hosts.follow(change, &mut names);
-            match next.compile_one(change) {
+            match next.compile_one(change, &mut backends) {
                 Ok(compiled) => changes.extend(compiled),
                 Err(mut reasons) => refusals.append(&mut reasons),
             }
@@ -91,10 +103,14 @@ impl Compiler {
             }
         }
         let directory = directory_changed.then(|| next.directory.clone());
-        Ok(Compiled { changes, directory, names_wanted, names_unwanted, next })
+        Ok(Compiled { changes, backends, directory, names_wanted, names_unwanted, next })
     }
 
-    fn compile_one(&mut self, change: &RowChange) -> Result<Option<Change>, Vec<Refusal>> {
+    fn compile_one(
+        &mut self,
+        change: &RowChange,
+        backends: &mut Vec<BackendChange>,
+    ) -> Result<Option<Change>, Vec<Refusal>> {
         let id = change.id;
         let refuse = |field: &str, message: String| {
             vec![Refusal { entity: change.entity, id, field: field.to_owned(), message }]
@@ -102,9 +118,18 @@ impl Compiler {
         let Some(row) = &change.row else {
             return Ok(match change.entity {
                 "routes" => Some(Change::RouteGone(id)),
-                "services" => Some(Change::ServiceGone(id)),
-                "upstreams" => Some(Change::UpstreamGone(id)),
-                "targets" => Some(Change::TargetGone(id)),
+                "services" => {
+                    backends.push(BackendChange::ServiceGone(id));
+                    Some(Change::ServiceGone(id))
+                }
+                "upstreams" => {
+                    backends.push(BackendChange::UpstreamGone(id));
+                    None
+                }
+                "targets" => {
+                    backends.push(BackendChange::TargetGone(id));
+                    None
+                }
                 "plugins" => Some(Change::PluginGone(id)),
                 "consumers" => {
                     self.directory.remove_consumer(id);
@@ -119,9 +144,19 @@ impl Compiler {
         };
         match change.entity {
             "routes" => route(id, row, &refuse).map(|spec| Some(Change::Route(Arc::new(spec)))),
-            "services" => service(id, row, &refuse).map(|spec| Some(Change::Service(Arc::new(spec)))),
-            "upstreams" => upstream(id, row, &refuse).map(|spec| Some(Change::Upstream(Arc::new(spec)))),
-            "targets" => target(id, row, &refuse).map(|spec| Some(Change::Target(Arc::new(spec)))),
+            "services" => {
+                let spec = Arc::new(service(id, row, &refuse)?);
+                backends.push(BackendChange::Service(spec.clone()));
+                Ok(Some(Change::Service(spec)))
+            }
+            "upstreams" => {
+                backends.push(BackendChange::Upstream(Arc::new(upstream(id, row, self.trial_after_ms, &refuse)?)));
+                Ok(None)
+            }
+            "targets" => {
+                backends.push(BackendChange::Target(Arc::new(target(id, row, &refuse)?)));
+                Ok(None)
+            }
             "plugins" => plugin(id, row, &refuse).map(|spec| Some(Change::Plugin(Arc::new(spec)))),
             "consumers" => {
                 self.directory.put_consumer(Consumer {
@@ -235,38 +270,28 @@ fn service(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<ServiceSpec, Vec<R
     })
 }
 
-fn upstream(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<UpstreamSpec, Vec<Refusal>> {
+fn upstream(
+    id: Uuid,
+    row: &Row,
+    trial_after_ms: Option<u64>,
+    refuse: Refuse<'_>,
+) -> Result<UpstreamSpec, Vec<Refusal>> {
     let wanted = text(row, "algorithm").unwrap_or("round-robin");
-    let Some(kind) = balancer::algorithm(wanted) else {
-        return Err(refuse("algorithm", format!("'{wanted}' is not supported yet")));
+    let Some(algorithm) = balancer::algorithm(wanted) else {
+        return Err(refuse("algorithm", format!("there is no algorithm '{wanted}'")));
     };
-    if let Some(checks) = row.get("healthchecks")
-        && checks_are_on(checks)
-    {
-        return Err(refuse(
-            "healthchecks",
-            "health checks are not supported yet; leave intervals and counters at 0".into(),
-        ));
-    }
-    if flag(row, "use_srv_name", false) {
-        return Err(refuse("use_srv_name", "SRV records are not supported yet".into()));
-    }
+    let none = Value::Null;
+    let checks = row.get("healthchecks").unwrap_or(&none);
     Ok(UpstreamSpec {
         id,
         name: text(row, "name").unwrap_or_default().into(),
-        algorithm: kind.name,
+        algorithm,
+        slots: number(row, "slots", 10_000) as u32,
         host_header: text(row, "host_header").map(Into::into),
+        use_srv_name: flag(row, "use_srv_name", false),
+        threshold_percent: checks.get("threshold").and_then(Value::as_f64).unwrap_or(0.0),
+        checks: compile_checks(checks, trial_after_ms).map(Arc::new),
     })
-}
-
-/// spec/balancer.md section 11: what switches health checking on. The threshold has a meaning only then.
-fn checks_are_on(checks: &Value) -> bool {
-    let on = |path: &str| checks.pointer(path).and_then(Value::as_f64).unwrap_or(0.0) > 0.0;
-    let switches = ["tcp_failures", "timeouts", "http_failures"].map(|c| format!("/passive/unhealthy/{c}"));
-    on("/threshold")
-        || on("/active/healthy/interval")
-        || on("/active/unhealthy/interval")
-        || switches.iter().any(|path| on(path))
 }
 
 fn target(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<TargetSpec, Vec<Refusal>> {

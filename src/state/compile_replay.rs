@@ -8,10 +8,12 @@ use serde_json::Value;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::balancer::Ask;
 use crate::balancer::Tried;
 use crate::entity::RowChange;
 use crate::router::Query;
 use crate::router::matcher::HeaderSource;
+use crate::state::book::PeerBook;
 use crate::state::compile::Compiler;
 use crate::state::core::CoreState;
 use crate::state::delta::Delta;
@@ -26,13 +28,15 @@ type Rows = BTreeMap<(&'static str, Uuid), Map<String, Value>>;
 /// Both sides of the channel: what the control plane compiles with, and one core.
 struct Pair {
     compiler: Compiler,
+    book: PeerBook,
     core: CoreState,
     version: u64,
 }
 
 impl Pair {
     fn new() -> Self {
-        Self { compiler: Compiler::default(), core: CoreState::new(0), version: 0 }
+        let book = PeerBook::new(std::sync::Arc::new(|_| {}));
+        Self { compiler: Compiler::default(), book, core: CoreState::new(0), version: 0 }
     }
 
     fn apply(&mut self, changes: &[RowChange]) {
@@ -41,14 +45,15 @@ impl Pair {
         self.version += 1;
         let resolved = |name: &std::sync::Arc<str>| NameUpdate {
             name: name.clone(),
-            resolution: Resolution::Addresses(vec![address_of(name).into()].into()),
+            resolution: Resolution::of_ips(&[address_of(name).into()]),
         };
+        let names: Vec<_> = compiled.names_wanted.iter().map(resolved).collect();
+        let peers = self.book.apply(&compiled.backends, &names, &compiled.names_unwanted, 0);
         self.core.apply(&Delta {
             version: self.version,
             changes: compiled.changes,
             directory: compiled.directory,
-            names: compiled.names_wanted.iter().map(resolved).collect(),
-            names_dropped: compiled.names_unwanted,
+            peers,
         });
     }
 
@@ -92,9 +97,11 @@ impl Pair {
             }
         }
         let peers = service.map(|service| {
-            let set = self.core.peers(service);
-            let mut peers: Vec<_> = match set.pick(&Tried::default()) {
-                Ok(_) => set.peers().iter().map(|p| format!("{} {} {}", p.addr, p.host, p.weight)).collect(),
+            let peers = self.core.peers(service).expect("every delta says where a service leads");
+            let tried = Tried::default();
+            let ask = Ask { turn: peers.turn(), tried: &tried, hash: 0, now_ms: 0, may_repeat: true };
+            let mut peers: Vec<_> = match peers.pick(&ask) {
+                Ok(_) => peers.set.peers().iter().map(|p| format!("{} {} {}", p.addr, p.host, p.weight)).collect(),
                 Err(lack) => vec![format!("{lack:?}")],
             };
             peers.sort();

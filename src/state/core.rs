@@ -1,6 +1,6 @@
 //! HOT: a request costs one route lookup and one comparison of generations.
 //! The configuration as one core serves it, changed in place between two polls by its owner alone.
-//! Owns: route index, services, upstreams with their balancers, plugin table, names. Never: waits, is shared.
+//! Owns: route index, services, its place at every balancer, plugin table. Never: waits, is shared.
 //! Always: equal to what a fresh build of the same entities would be, whatever the order of the deltas.
 //!
 //! Links between entities (route -> service -> peers, route -> plugin chain) are found at the first request after a change
@@ -23,12 +23,11 @@ use crate::router::Hit;
 use crate::router::Query;
 use crate::router::RouteKey;
 use crate::router::Router;
+use crate::state::delta::Backend;
 use crate::state::delta::Change;
 use crate::state::delta::Delta;
-use crate::state::delta::NameUpdate;
-use crate::state::peers::Names;
-use crate::state::peers::PeerSet;
-use crate::state::peers::Upstream;
+use crate::state::delta::PeersUpdate;
+use crate::state::peers::CorePeers;
 use crate::state::spec::RouteSpec;
 use crate::state::spec::ServiceSpec;
 
@@ -47,8 +46,7 @@ pub struct Links {
 /// A service on this core.
 pub struct Service {
     pub spec: Arc<ServiceSpec>,
-    peers: RefCell<Option<(u64, Rc<PeerSet>)>>,
-    turn: Rc<Cell<u64>>,
+    peers: RefCell<Option<(u64, Rc<CorePeers>)>>,
 }
 
 /// One core's configuration.
@@ -62,13 +60,11 @@ pub struct CoreState {
     route_keys: AHashMap<Uuid, usize>,
     services: AHashMap<Uuid, Rc<Service>>,
     routes_of_service: AHashMap<Uuid, AHashSet<Uuid>>,
-    upstreams: AHashMap<Uuid, Upstream>,
+    peers: AHashMap<Backend, Rc<CorePeers>>,
     upstream_by_name: AHashMap<Arc<str>, Uuid>,
-    upstream_of_target: AHashMap<Uuid, Uuid>,
     plugins: PluginTable,
     unmatched: RefCell<Option<(u64, Rc<Links>)>>,
     directory: Rc<Directory>,
-    names: Names,
     /// Where this core begins in every ring, so that cores do not all start with the same peer.
     first_turn: u64,
 }
@@ -125,33 +121,26 @@ impl CoreState {
         &self.plugins
     }
 
-    /// The peers of a service, as of now: an address, an upstream of that name, or a resolved host name
-    /// (spec/balancer.md section 1).
-    pub fn peers(&self, service: &Service) -> Rc<PeerSet> {
+    /// The peers of a service, as of now: an upstream's of that name, or those of an address or a resolved host name
+    /// (spec/balancer.md section 1). `None`: a delta named the service and did not say where it leads.
+    pub fn peers(&self, service: &Service) -> Option<Rc<CorePeers>> {
         let mut kept = service.peers.borrow_mut();
-        match &*kept {
-            Some((generation, peers)) if *generation == self.generation => peers.clone(),
-            _ => {
-                let peers = match self.upstream_by_name.get(&service.spec.host).and_then(|id| self.upstreams.get(id)) {
-                    Some(upstream) => upstream.peers(&self.names),
-                    None => Rc::new(self.names.peers_of(&service.spec.host, service.spec.port, &service.turn)),
-                };
-                kept.insert((self.generation, peers)).1.clone()
-            }
+        if let Some((generation, peers)) = &*kept
+            && *generation == self.generation
+        {
+            return Some(peers.clone());
         }
+        let named = self.upstream_by_name.get(&service.spec.host).map(|id| Backend::Upstream(*id));
+        let peers = self.peers.get(&named.unwrap_or(Backend::Service(service.spec.id)))?;
+        Some(kept.insert((self.generation, peers.clone())).1.clone())
     }
 
     /// Applies a delta: O(change).
     pub fn apply(&mut self, delta: &Delta) {
-        for update in &delta.names {
-            self.names.put(update);
-        }
         for change in &delta.changes {
             self.apply_change(change);
         }
-        for name in &delta.names_dropped {
-            self.names.remove(name);
-        }
+        self.put_peers(&delta.peers);
         if let Some(directory) = &delta.directory {
             self.directory = Rc::new(directory.clone());
         }
@@ -159,15 +148,32 @@ impl CoreState {
         self.generation += 1;
     }
 
-    /// Takes news of host names.
-    pub fn apply_names(&mut self, updates: &[NameUpdate]) {
-        // News of a name that the configuration dropped meanwhile must not bring it back.
-        for update in updates {
-            if self.names.contains(&update.name) {
-                self.names.put(update);
+    /// Takes new peers of backends whose names resolve differently now.
+    pub fn apply_peers(&mut self, updates: &[PeersUpdate]) {
+        self.put_peers(updates);
+        self.generation += 1;
+    }
+
+    fn put_peers(&mut self, updates: &[PeersUpdate]) {
+        // Within one delta a name may pass from one upstream to another: all old ones go first.
+        for PeersUpdate { of, .. } in updates {
+            if let Some(old) = self.peers.get(of).and_then(|old| old.set.upstream.as_ref()) {
+                self.upstream_by_name.remove(&old.name);
             }
         }
-        self.generation += 1;
+        for PeersUpdate { of, peers } in updates {
+            let Some(set) = peers else {
+                self.peers.remove(of);
+                continue;
+            };
+            if let Some(upstream) = &set.upstream {
+                self.upstream_by_name.insert(upstream.name.clone(), upstream.id);
+            }
+            // The count of picks goes on, so that an edit does not send a burst to the first peer.
+            let turn = self.peers.get(of).map(|old| old.turn().clone());
+            let turn = turn.unwrap_or_else(|| Rc::new(Cell::new(self.first_turn)));
+            self.peers.insert(*of, Rc::new(CorePeers::new(set.clone(), turn)));
+        }
     }
 
     fn apply_change(&mut self, change: &Change) {
@@ -175,9 +181,7 @@ impl CoreState {
             Change::Route(spec) => self.put_route(spec),
             Change::RouteGone(id) => self.remove_route(*id),
             Change::Service(spec) => {
-                let turn = self.services.get(&spec.id).map(|old| old.turn.clone());
-                let turn = turn.unwrap_or_else(|| Rc::new(Cell::new(self.first_turn)));
-                let service = Service { spec: spec.clone(), peers: RefCell::default(), turn };
+                let service = Service { spec: spec.clone(), peers: RefCell::default() };
                 self.services.insert(spec.id, Rc::new(service));
                 self.relist_routes(spec.id);
             }
@@ -185,56 +189,9 @@ impl CoreState {
                 self.services.remove(id);
                 self.relist_routes(*id);
             }
-            Change::Upstream(spec) => {
-                if let Some(old) = self.upstreams.get(&spec.id).map(|u| u.name().clone()) {
-                    self.unname_upstream(spec.id, &old);
-                }
-                self.upstream_by_name.insert(spec.name.clone(), spec.id);
-                self.upstream(spec.id).set(spec.clone());
-            }
-            Change::UpstreamGone(id) => {
-                if let Some(upstream) = self.upstreams.get_mut(id) {
-                    let name = upstream.unset();
-                    self.unname_upstream(*id, &name);
-                    self.forget_if_unused(*id);
-                }
-            }
-            Change::Target(spec) => {
-                self.remove_target(spec.id);
-                self.upstream_of_target.insert(spec.id, spec.upstream);
-                self.upstream(spec.upstream).put_target(spec.clone());
-            }
-            Change::TargetGone(id) => self.remove_target(*id),
             Change::Plugin(spec) if spec.enabled => self.plugins.put(spec.scope, spec.instance.clone()),
             Change::Plugin(spec) => self.plugins.remove(spec.id),
             Change::PluginGone(id) => self.plugins.remove(*id),
-        }
-    }
-
-    fn upstream(&mut self, id: Uuid) -> &mut Upstream {
-        let first_turn = self.first_turn;
-        self.upstreams.entry(id).or_insert_with(|| Upstream::new(first_turn))
-    }
-
-    fn unname_upstream(&mut self, id: Uuid, name: &Arc<str>) {
-        // Within one delta the name may already belong to another upstream.
-        if self.upstream_by_name.get(name) == Some(&id) {
-            self.upstream_by_name.remove(name);
-        }
-    }
-
-    fn remove_target(&mut self, id: Uuid) {
-        let Some(of) = self.upstream_of_target.remove(&id) else { return };
-        if let Some(upstream) = self.upstreams.get_mut(&of) {
-            upstream.remove_target(id);
-            self.forget_if_unused(of);
-        }
-    }
-
-    /// Targets and their upstream may come and go in any order within a delta.
-    fn forget_if_unused(&mut self, upstream: Uuid) {
-        if self.upstreams.get(&upstream).is_some_and(Upstream::is_unused) {
-            self.upstreams.remove(&upstream);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::plugins::directory::Directory;
+use crate::state::peers::PeerSet;
 use crate::state::spec::PluginSpec;
 use crate::state::spec::Resolution;
 use crate::state::spec::RouteSpec;
@@ -20,24 +21,43 @@ pub struct Delta {
     pub changes: Vec<Change>,
     /// All consumers and credentials, when any of them changed.
     pub directory: Option<Directory>,
-    /// What is known of names that the configuration has begun to use.
-    pub names: Vec<NameUpdate>,
-    /// Names that it no longer uses.
-    pub names_dropped: Vec<Arc<str>>,
+    /// Where services and upstreams that changed, or whose names did, lead now.
+    pub peers: Vec<PeersUpdate>,
 }
 
 /// One changed entity.
 pub enum Change {
     Route(Arc<RouteSpec>),
     Service(Arc<ServiceSpec>),
-    Upstream(Arc<UpstreamSpec>),
-    Target(Arc<TargetSpec>),
     Plugin(Arc<PluginSpec>),
     RouteGone(Uuid),
     ServiceGone(Uuid),
+    PluginGone(Uuid),
+}
+
+/// A changed entity that says where requests go. Not for cores: the control plane makes peers of it.
+pub enum BackendChange {
+    Service(Arc<ServiceSpec>),
+    Upstream(Arc<UpstreamSpec>),
+    Target(Arc<TargetSpec>),
+    ServiceGone(Uuid),
     UpstreamGone(Uuid),
     TargetGone(Uuid),
-    PluginGone(Uuid),
+}
+
+/// Whose peers they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Backend {
+    Upstream(Uuid),
+    /// A service whose host is an address or a plain name.
+    Service(Uuid),
+}
+
+/// New peers, or none any more.
+#[derive(Clone)]
+pub struct PeersUpdate {
+    pub of: Backend,
+    pub peers: Option<Arc<PeerSet>>,
 }
 
 /// News of a host name.

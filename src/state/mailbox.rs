@@ -12,15 +12,15 @@ use std::sync::mpsc;
 use crate::config::Settings;
 use crate::limits;
 use crate::state::delta::Delta;
-use crate::state::delta::NameUpdate;
+use crate::state::delta::PeersUpdate;
 
 /// What the control plane tells a core.
 #[derive(Clone)]
 pub enum Post {
     /// Apply, then acknowledge the version.
     Apply(Arc<Delta>),
-    /// Addresses changed; nothing to acknowledge.
-    Names(Arc<Vec<NameUpdate>>),
+    /// Names resolve differently now; nothing to acknowledge.
+    Peers(Arc<Vec<PeersUpdate>>),
     /// Settings that a reload may change.
     Settings(Arc<Settings>),
     /// Accept nothing more, finish what is under way, then end.

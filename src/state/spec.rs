@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::balancer::AlgorithmKind;
+use crate::balancer::checks::Checks;
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
 use crate::router::gates::Gates;
@@ -53,9 +55,16 @@ pub struct ServiceSpec {
 pub struct UpstreamSpec {
     pub id: Uuid,
     pub name: Arc<str>,
-    /// A name of [`crate::balancer::ALGORITHMS`].
-    pub algorithm: &'static str,
+    pub algorithm: &'static AlgorithmKind,
+    /// Size of the continuum of consistent hashing.
+    pub slots: u32,
     pub host_header: Option<Box<str>>,
+    /// Whether `Host` says the name in the SRV record instead of the target's.
+    pub use_srv_name: bool,
+    /// Percent of the weight that must be available, and more; 0 to 100.
+    pub threshold_percent: f64,
+    /// `None`: health checks are off.
+    pub checks: Option<Arc<Checks>>,
 }
 
 /// A target of an upstream.
@@ -82,10 +91,51 @@ pub struct PluginSpec {
 pub enum Resolution {
     /// Asked for, no answer yet.
     Pending,
-    /// Its addresses, in the order received; never empty.
-    Addresses(Arc<[IpAddr]>),
+    /// Where it is, in the order received; never empty.
+    Addresses(RecordKind, Arc<[Address]>),
     /// The name does not exist or has no address.
     NotFound,
     /// No usable answer, with the reason.
     Failed(Arc<str>),
+}
+
+/// Which records gave the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    A,
+    Aaaa,
+    Srv,
+}
+
+/// One address of a name. All but `ip` comes from SRV records only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub ip: IpAddr,
+    /// `None`, or 0 in the record: the port of the target or service.
+    pub port: Option<u16>,
+    /// `None`: the weight of the target. A weight of 0 counts as 1.
+    pub weight: Option<u16>,
+    /// Only addresses of the lowest number are used.
+    pub priority: u16,
+    /// The name that the record points to.
+    pub name: Option<Arc<str>>,
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, port: None, weight: None, priority: 0, name: None }
+    }
+}
+
+impl Resolution {
+    /// Plain addresses, of the family of the first; none is a name that was not found.
+    pub fn of_ips(ips: &[IpAddr]) -> Self {
+        match ips.first() {
+            None => Self::NotFound,
+            Some(first) => {
+                let kind = if first.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
+                Self::Addresses(kind, ips.iter().copied().map(Address::from).collect())
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! Always: a core that was given a time by hand (a test) sees only that time.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Length of an IMF-fixdate (RFC 9110 section 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -27,11 +28,11 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock that starts now.
+    /// A clock. All clocks of the process count from the same instant, so that what one core noted another can read.
     pub fn new() -> Self {
         let clock = Self {
-            origin: Instant::now(),
-            origin_unix_us: Cell::new(unix_us()),
+            origin: origin(),
+            origin_unix_us: Cell::new(0),
             now_us: Cell::new(0),
             date_second: Cell::new(u64::MAX),
             date: Cell::new([b' '; DATE_BYTES]),
@@ -40,7 +41,7 @@ impl Clock {
         clock
     }
 
-    /// Reads the system's monotonic clock. Microseconds since the clock was made.
+    /// Reads the system's monotonic clock. Microseconds since the process's first clock was made.
     pub fn refresh(&self) -> u64 {
         let now = self.origin.elapsed().as_micros() as u64;
         self.now_us.set(now);
@@ -58,7 +59,7 @@ impl Clock {
         }
     }
 
-    /// Microseconds since the clock was made, as of the last refresh.
+    /// Microseconds since the process's first clock was made, as of the last refresh.
     pub fn now_us(&self) -> u64 {
         self.now_us.get()
     }
@@ -77,6 +78,17 @@ impl Clock {
     pub fn date(&self) -> [u8; DATE_BYTES] {
         self.date.get()
     }
+}
+
+/// When the first clock of the process was made.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+/// Milliseconds since the process started, as every [`Clock`] counts them, for code that owns none.
+pub fn process_ms() -> u64 {
+    origin().elapsed().as_millis() as u64
 }
 
 fn unix_us() -> u64 {
