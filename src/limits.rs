@@ -123,3 +123,17 @@ pub const ADMIN_HEAD_MS_MAX: u64 = 75_000;
 pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
 /// How long a client of the Admin API may take for a whole request body, in milliseconds.
 pub const ADMIN_BODY_MS_MAX: u64 = 60_000;
+// plugins
+
+/// A response body up to this size is held in memory when a plugin wants it whole; a longer one passes the plugin by.
+pub const RESPONSE_BODY_HELD_BYTES: usize = 8 << 20;
+/// Questions of one core that may wait for an answer; beyond it a question fails at once.
+pub const QUESTIONS_WAITING_MAX: usize = 16 << 10;
+/// Full records gathered by a core before they are handed over to be shipped.
+pub const FULL_BATCH_BYTES: usize = 64 << 10;
+/// Batches of full records that may wait to be taken apart; beyond it they are dropped and counted.
+pub const FULL_BATCHES_WAITING_MAX: usize = 256;
+/// Room left in a batch for the next full record, so that a batch seldom grows.
+pub const FULL_RECORD_ROOM_BYTES: usize = 8 << 10;
+/// How long what a plugin told without waiting may take.
+pub const TOLD_MS: u64 = 10_000;

@@ -24,6 +24,11 @@ pub struct CoreCounters {
     pub retries: Counter,
     /// Finished-request records dropped because the log writer was behind.
     pub records_dropped: Counter,
+    /// Full records dropped because the control plane was behind; in batches.
+    pub full_batches_dropped: Counter,
+    /// Questions of plugins put to the control plane, and those that nobody answered in time.
+    pub questions: Counter,
+    pub questions_unanswered: Counter,
     /// Requests answered 500 because their handling panicked.
     pub panics: Counter,
 }

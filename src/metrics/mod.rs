@@ -3,4 +3,5 @@
 //! Never: formats text on a data core, locks.
 
 pub mod counters;
+pub mod full_record;
 pub mod record;

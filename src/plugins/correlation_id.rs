@@ -78,6 +78,10 @@ impl Plugin for CorrelationId {
             let id = self.generate(view.core, &view.conn, view.now_unix_ms);
             view.fields.set_by_name(view.source, name, id.as_bytes());
         }
+        view.told.correlation_id.clear();
+        if let Some(id) = view.fields.get_by_name(view.source, name) {
+            view.told.correlation_id.extend_from_slice(id);
+        }
         Verdict::Continue
     }
 

@@ -6,8 +6,10 @@
 //!
 //! spec/plugins.md part A.
 
+pub mod ask;
 pub mod chain;
 pub mod directory;
+pub mod shipping;
 pub mod view;
 
 mod body;
@@ -24,6 +26,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::entity::PluginSchema;
+use crate::plugins::ask::Answer;
+use crate::plugins::shipping::Shipping;
+use crate::plugins::view::BodyView;
+use crate::plugins::view::LogView;
+use crate::plugins::view::PieceView;
 use crate::plugins::view::ResponseView;
 use crate::plugins::view::View;
 
@@ -75,8 +82,27 @@ pub trait Plugin: Send + Sync {
         Verdict::Continue
     }
 
-    /// Before a response head leaves, whoever made it.
+    /// The answer to the question of an access phase that ended with [`Verdict::Ask`]; goes on where that one stopped.
+    fn answered(&self, _view: &mut View<'_>, _answer: Answer) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Before a response head leaves, whoever made it. A plugin that wants the body of this response says so in the view.
     fn response_head(&self, _view: &mut ResponseView<'_>) {}
+
+    /// The whole body of a response for which `response_head` asked so; changes reach the client.
+    fn response_body(&self, _view: &mut BodyView<'_>) {}
+
+    /// A piece of the body of a response for which `response_head` asked so, on its way to the client.
+    fn response_piece(&self, _view: &mut PieceView<'_>) {}
+
+    /// After the last byte of the response, or after the client has gone.
+    fn log(&self, _view: &mut LogView<'_>) {}
+
+    /// Where the record of each request goes; `None`: nowhere.
+    fn ships(&self) -> Option<&Shipping> {
+        None
+    }
 
     /// Whether `access` looks at the request body, which is then read first (as far as it fits in memory).
     fn reads_body(&self) -> bool {
@@ -91,6 +117,8 @@ pub enum Verdict {
     Continue,
     /// The answer in [`View::reply`]; no further access phase runs.
     Reply,
+    /// The request waits for the answer to the question that was put with [`View::ask`].
+    Ask,
 }
 
 #[cfg(test)]

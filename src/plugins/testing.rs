@@ -16,6 +16,7 @@ use crate::http::parse::parse_request;
 use crate::plugins::Kind;
 use crate::plugins::Plugin;
 use crate::plugins::Verdict;
+use crate::plugins::ask::Asking;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Directory;
 use crate::plugins::directory::KeyCredential;
@@ -24,9 +25,11 @@ use crate::plugins::view::CoreFacts;
 use crate::plugins::view::Editable;
 use crate::plugins::view::EntityFacts;
 use crate::plugins::view::Identity;
+use crate::plugins::view::Notes;
 use crate::plugins::view::PathCaptures;
 use crate::plugins::view::Reply;
 use crate::plugins::view::ResponseView;
+use crate::plugins::view::Told;
 use crate::plugins::view::View;
 
 /// The configuration with the defaults of its schema, compiled.
@@ -64,6 +67,13 @@ pub struct Exchange {
     pub captures: Option<Box<dyn PathCaptures>>,
     pub route: Option<String>,
     pub reply: Reply,
+    pub notes: Notes,
+    pub told: Told,
+    /// What the last access phase asked.
+    pub asking: Option<Asking>,
+    /// Of the response that `response_head` is shown.
+    pub status: u16,
+    pub drop_body: bool,
     response_fields: Fields,
 }
 
@@ -96,6 +106,11 @@ impl Exchange {
             captures: None,
             route: None,
             reply: Reply::default(),
+            notes: Notes::default(),
+            told: Told::default(),
+            asking: None,
+            status: 200,
+            drop_body: false,
             response_fields: Fields::default(),
         }
     }
@@ -106,6 +121,10 @@ impl Exchange {
     }
 
     pub fn access(&mut self, plugin: &dyn Plugin) -> Verdict {
+        self.with_view(|view| plugin.access(view))
+    }
+
+    fn with_view<T>(&mut self, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
         let target = self.head.target.of(&self.source);
         let (path, query) = match target.iter().position(|&byte| byte == b'?') {
             Some(at) => (&target[..at], &target[at + 1..]),
@@ -133,23 +152,32 @@ impl Exchange {
             client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             now_unix_ms: NOW_UNIX_MS,
             reply: &mut self.reply,
+            notes: &mut self.notes,
+            told: &mut self.told,
+            asking: &mut self.asking,
         };
-        plugin.access(&mut view)
+        phase(&mut view)
     }
 
     pub fn response_head(&mut self, plugin: &dyn Plugin) {
         let mut view = ResponseView {
-            status: 200,
+            status: self.status,
+            drop_body: self.drop_body,
             fields: &mut self.response_fields,
             source: &[],
             request_fields: &self.head.fields,
             request_source: &self.source,
             proxied: true,
+            method: self.head.method,
+            notes: &mut self.notes,
+            identity: &self.identity,
+            directory: &self.directory,
             core: &self.core,
             conn: CONN,
             now_unix_ms: NOW_UNIX_MS,
         };
         plugin.response_head(&mut view);
+        (self.status, self.drop_body) = (view.status, view.drop_body);
     }
 
     /// The request's fields as `Name: value`, in order.

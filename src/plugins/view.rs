@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use crate::http::fields::Fields;
 use crate::http::head::Method;
+use crate::plugins::Verdict;
+use crate::plugins::ask::Asking;
+use crate::plugins::ask::Question;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Directory;
 
@@ -93,6 +96,55 @@ impl<'a> Editable<'a> {
     }
 }
 
+/// What one configuration of a plugin keeps of one request between its phases. Reused from request to request.
+#[derive(Default)]
+pub struct Notes {
+    /// Of the plugin's own meaning; 0 at first.
+    pub numbers: [u64; 4],
+    /// Of the plugin's own meaning; empty at first. They go with the record of the request to where the plugin ships it.
+    pub bytes: Vec<u8>,
+    /// What `response_head` wanted of the body.
+    pub body: BodyUse,
+}
+
+impl Notes {
+    /// Forgets all, keeps the memory.
+    pub fn clear(&mut self) {
+        self.numbers = [0; 4];
+        self.bytes.clear();
+        self.body = BodyUse::Pass;
+    }
+}
+
+/// What a plugin wants of the body of a response.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BodyUse {
+    /// Nothing.
+    #[default]
+    Pass,
+    /// To see it piece by piece as it goes to the client.
+    Pieces,
+    /// To have it whole, and perhaps to change it. A body above [`crate::limits::RESPONSE_BODY_HELD_BYTES`] passes unseen.
+    Whole,
+}
+
+/// What plugins have found out of a request and log records tell. Reused from request to request.
+#[derive(Default)]
+pub struct Told {
+    /// Of correlation-id.
+    pub correlation_id: Vec<u8>,
+    /// The trace that the request belongs to, as pairs `format=id` joined by `,`.
+    pub trace_ids: Vec<u8>,
+}
+
+impl Told {
+    /// Forgets all, keeps the memory.
+    pub fn clear(&mut self) {
+        self.correlation_id.clear();
+        self.trace_ids.clear();
+    }
+}
+
 /// The request side of one exchange, in the rewrite and access phases.
 pub struct View<'a> {
     pub method: Method,
@@ -127,12 +179,24 @@ pub struct View<'a> {
     pub now_unix_ms: u64,
     /// The answer, for [`super::Verdict::Reply`].
     pub reply: &'a mut Reply,
+    /// The plugin's own.
+    pub notes: &'a mut Notes,
+    pub told: &'a mut Told,
+    /// Where [`View::ask`] leaves a question.
+    pub asking: &'a mut Option<Asking>,
 }
 
 impl<'a> View<'a> {
     /// The first value of a header, by any-case name.
     pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
         self.fields.get_by_name(self.source, name)
+    }
+
+    /// Puts a question to the control plane; the verdict to return. The answer comes to [`super::Plugin::answered`], at the
+    /// latest after `patience_ms`, then as [`super::ask::Answer::Failed`].
+    pub fn ask(&mut self, question: Question, patience_ms: u64) -> Verdict {
+        *self.asking = Some(Asking { question, patience_ms });
+        Verdict::Ask
     }
 
     /// The authenticated consumer.
@@ -143,7 +207,10 @@ impl<'a> View<'a> {
 
 /// The response side of one exchange, in the `response_head` phase.
 pub struct ResponseView<'a> {
+    /// May be changed.
     pub status: u16,
+    /// Set: the response goes without its body.
+    pub drop_body: bool,
     /// Header fields of the response; a change reaches the client.
     pub fields: &'a mut Fields,
     /// The bytes that `fields` points into.
@@ -154,9 +221,68 @@ pub struct ResponseView<'a> {
     pub request_source: &'a [u8],
     /// Whether the response came from an upstream (or from a failed attempt to ask one).
     pub proxied: bool,
+    pub method: Method,
+    /// The plugin's own; `notes.body` says what the plugin wants of the body.
+    pub notes: &'a mut Notes,
+    pub identity: &'a Identity,
+    pub directory: &'a Directory,
     pub core: &'a CoreFacts,
     pub conn: ConnFacts,
     pub now_unix_ms: u64,
+}
+
+/// A whole response body, in the `response_body` phase.
+pub struct BodyView<'a> {
+    pub status: u16,
+    /// A change reaches the client.
+    pub body: &'a mut Vec<u8>,
+    /// The plugin's own.
+    pub notes: &'a mut Notes,
+}
+
+/// A piece of a response body on its way to the client.
+pub struct PieceView<'a> {
+    pub piece: &'a [u8],
+    /// Whether the body ends with this piece. A body that was cut off has no last piece.
+    pub last: bool,
+    /// The plugin's own.
+    pub notes: &'a mut Notes,
+    pub now_unix_ms: u64,
+}
+
+/// A finished exchange, in the `log` phase.
+pub struct LogView<'a> {
+    /// As sent; 499 when the client went away before.
+    pub status: u16,
+    /// Whether an upstream made the response.
+    pub from_upstream: bool,
+    pub route: Option<EntityFacts<'a>>,
+    pub service: Option<EntityFacts<'a>>,
+    pub identity: &'a Identity,
+    pub directory: &'a Directory,
+    /// The plugin's own.
+    pub notes: &'a mut Notes,
+    pub client_ip: IpAddr,
+    pub figures: Figures,
+    pub core: &'a CoreFacts,
+    pub now_unix_ms: u64,
+    /// A question whose answer nobody waits for.
+    pub tell: &'a mut Option<Question>,
+}
+
+/// The figures of a finished exchange.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// From the first byte of the request to the last one of the response.
+    pub total_us: u64,
+    /// Until the request was handed to an upstream, or until the gateway's own answer was begun.
+    pub gateway_us: u64,
+    /// From there to the head of the upstream's answer; `None`: no upstream answered.
+    pub upstream_us: Option<u64>,
+    /// Bytes of the request's head and body.
+    pub request_bytes: u64,
+    /// Bytes written to the client, heads included.
+    pub response_bytes: u64,
 }
 
 /// The body of an answer that the gateway makes.

@@ -94,6 +94,11 @@ impl RequestBody {
         self.spent
     }
 
+    /// Body bytes received, decoded.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// The bytes received and kept: all of a complete body, else its beginning.
     pub fn bytes<'a>(&'a self, src: &'a [u8]) -> &'a [u8] {
         match self.framing {

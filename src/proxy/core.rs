@@ -16,12 +16,15 @@ use crate::http::parse::HeadLimits;
 use crate::http::reply::ErrorFormat;
 use crate::limits;
 use crate::metrics::counters::CoreCounters;
+use crate::plugins::ask::Question;
 use crate::plugins::view::CoreFacts;
+use crate::proxy::asks::Asks;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::deadline::Deadlines;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::pool::Pool;
 use crate::state::core::CoreState;
+use crate::state::mailbox::Asked;
 use crate::state::mailbox::Outbox;
 use crate::stdx::clock::Clock;
 use crate::stdx::random::Random;
@@ -80,10 +83,14 @@ pub struct Core {
     pub counters: Arc<CoreCounters>,
     pub facts: CoreFacts,
     pub outbox: Outbox,
+    /// Requests that wait for answers of the control plane.
+    pub asks: Asks,
     /// Accepts nothing more and closes connections as they become idle.
     pub draining: Cell<bool>,
     rules: RefCell<Rc<Rules>>,
     records: RefCell<Vec<u8>>,
+    /// Full records, for plugins that ship.
+    full: RefCell<Vec<u8>>,
     #[expect(clippy::vec_box, reason = "an exchange is large and changes hands for every request")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     name_waiters: RefCell<Vec<Waker>>,
@@ -110,9 +117,11 @@ impl Core {
             counters,
             facts,
             outbox,
+            asks: Asks::default(),
             draining: Cell::new(false),
             rules: RefCell::new(Rc::new(Rules::new(settings))),
             records: RefCell::new(Vec::with_capacity(limits::RECORD_BATCH_BYTES)),
+            full: RefCell::default(),
             exchanges: RefCell::default(),
             name_waiters: RefCell::default(),
         }
@@ -160,6 +169,33 @@ impl Core {
         }
     }
 
+    /// Appends a full record; hands the batch over when it is full.
+    pub fn record_full(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut full = self.full.borrow_mut();
+        if full.capacity() == 0 {
+            full.reserve_exact(limits::FULL_BATCH_BYTES);
+        }
+        encode(&mut full);
+        if full.len() >= limits::FULL_BATCH_BYTES - limits::FULL_RECORD_ROOM_BYTES {
+            self.hand_over_full(&mut full);
+        }
+    }
+
+    fn hand_over_full(&self, full: &mut Vec<u8>) {
+        if !full.is_empty() && !(self.outbox.ship)(std::mem::take(full)) {
+            self.counters.full_batches_dropped.add();
+        }
+    }
+
+    /// Puts a question whose answer nobody waits for.
+    pub fn tell(&self, question: Question) {
+        self.counters.questions.add();
+        let asked = Asked { core: self.index, ticket: None, question, patience_ms: limits::TOLD_MS };
+        if !(self.outbox.ask)(asked) {
+            self.counters.questions_unanswered.add();
+        }
+    }
+
     /// The work of the sweep, some times a second.
     pub fn tick(&self) {
         self.clock.tick();
@@ -167,6 +203,7 @@ impl Core {
         self.deadlines.sweep(now_ms);
         self.pool.expire(now_ms, self.rules.borrow().settings.upstream_keepalive_idle_timeout_ms);
         self.hand_over(&mut self.records.borrow_mut());
+        self.hand_over_full(&mut self.full.borrow_mut());
     }
 
     /// Wakes requests that wait for a name.

@@ -25,10 +25,15 @@ use crate::http::target::Form;
 use crate::http::target::normalize_path;
 use crate::http::target::split_target;
 use crate::limits;
+use crate::metrics::full_record::Try;
 use crate::plugins::Verdict;
+use crate::plugins::ask::Asking;
 use crate::plugins::chain::Placed;
+use crate::plugins::view::BodyUse;
 use crate::plugins::view::Identity;
+use crate::plugins::view::Notes;
 use crate::plugins::view::Reply;
+use crate::plugins::view::Told;
 use crate::proxy::body::RequestBody;
 use crate::proxy::buffers::Buf;
 use crate::proxy::connection::Client;
@@ -83,6 +88,25 @@ pub struct Exchange {
     pub tried: Tried,
     /// Plugin configurations chosen for this request, in order.
     pub collected: Vec<Rc<Placed>>,
+    /// What each of them keeps between its phases; may be longer.
+    pub notes: Vec<Notes>,
+    pub told: Told,
+    pub asking: Option<Asking>,
+    /// Whether one of them ships records.
+    pub ships: bool,
+    /// What they want of the response body, all together.
+    pub body_use: BodyUse,
+    /// A response body that a plugin wants whole.
+    pub held: Vec<u8>,
+    /// The response head as sent, when records are shipped.
+    pub sent_head: Vec<u8>,
+    pub tries: Vec<Try>,
+    /// Whether peers were looked for.
+    pub balanced: bool,
+    /// Whether the response is an upstream's.
+    pub from_upstream: bool,
+    /// Core clock, microseconds: when the gateway began an answer of its own.
+    pub replied_us: Option<u64>,
     /// Whether the client said that this is its last request.
     pub client_is_done: bool,
     /// Whether the client's connection may carry another request.
@@ -91,6 +115,8 @@ pub struct Exchange {
     pub answered: bool,
     pub status: u16,
     pub body_bytes_sent: u64,
+    /// All bytes written to the client.
+    pub bytes_sent: u64,
 }
 
 impl Exchange {
@@ -104,6 +130,11 @@ impl Exchange {
             reply: std::mem::take(&mut self.reply),
             collected: std::mem::take(&mut self.collected),
             body: std::mem::take(&mut self.body),
+            notes: std::mem::take(&mut self.notes),
+            told: std::mem::take(&mut self.told),
+            held: std::mem::take(&mut self.held),
+            sent_head: std::mem::take(&mut self.sent_head),
+            tries: std::mem::take(&mut self.tries),
             ..Self::default()
         };
         fresh.head.clear();
@@ -113,8 +144,15 @@ impl Exchange {
         fresh.reply.clear();
         fresh.collected.clear();
         fresh.body.clear();
+        fresh.notes.iter_mut().for_each(Notes::clear);
+        fresh.told.clear();
+        fresh.held.clear();
+        fresh.sent_head.clear();
+        fresh.tries.clear();
         *self = fresh;
-        self.out.capacity() + self.path.capacity() + self.body.memory_bytes() < limits::EXCHANGE_KEPT_BYTES_MAX
+        let notes: usize = self.notes.iter().map(|notes| notes.bytes.capacity()).sum();
+        let kept = self.out.capacity() + self.path.capacity() + self.body.memory_bytes() + self.held.capacity();
+        kept + notes < limits::EXCHANGE_KEPT_BYTES_MAX
     }
 }
 
@@ -182,7 +220,7 @@ impl Job<'_> {
         if links.chain.reads_body() {
             self.gather_body().await?;
         }
-        if self.access(&links) == Verdict::Reply {
+        if self.access(&links).await == Verdict::Reply {
             return Err(Fault::Reply);
         }
         let Some(service) = links.service.clone() else {
@@ -324,10 +362,31 @@ impl Job<'_> {
     }
 
     /// For an answer without a route: only the configurations without a scope take part in its later phases.
-    fn collect_global(&mut self) {
-        if let Some(links) = &self.x.links {
-            self.x.collected.clear();
-            self.x.collected.extend(links.chain.global().cloned());
+    pub fn collect_global(&mut self) {
+        let Some(links) = self.x.links.clone() else { return };
+        self.x.collected.clear();
+        for placed in links.chain.global() {
+            self.x.collect(placed.clone());
+        }
+    }
+}
+
+impl Exchange {
+    /// Keeps the response head that stands in `out`, for plugins that ship records.
+    #[inline]
+    pub fn keep_sent_head(&mut self) {
+        if self.ships {
+            self.sent_head.clear();
+            self.sent_head.extend_from_slice(self.out.bytes());
+        }
+    }
+
+    /// Notes that a configuration takes part in the later phases.
+    pub fn collect(&mut self, placed: Rc<Placed>) {
+        self.ships |= placed.instance.plugin.ships().is_some();
+        self.collected.push(placed);
+        if self.notes.len() < self.collected.len() {
+            self.notes.push(Notes::default());
         }
     }
 }

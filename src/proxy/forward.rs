@@ -2,11 +2,14 @@
 //! From a matched route to an upstream's answer: peers, tries, retries (spec/proxying.md section 8).
 //! Never: tries a peer twice while another is left; repeats what may not be repeated.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::balancer::Ask;
 use crate::balancer::Peer;
+use crate::metrics::full_record::Try;
 use crate::proxy::dial::dial;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
@@ -35,6 +38,26 @@ impl From<Fault> for Failure {
     }
 }
 
+impl Exchange {
+    fn begin_try(&mut self, addr: SocketAddr, started_unix_us: u64, chosen_us: u64) {
+        self.tries.push(Try { addr, started_unix_us, chosen_us, took_us: 0, status: 0, failed: false });
+    }
+
+    fn end_try(&mut self, begun_us: u64, now_us: u64, result: &Result<(), Failure>) {
+        let Some(last) = self.tries.last_mut() else { return };
+        match result {
+            Err(Failure::Broken(broken)) => {
+                (last.status, last.failed) = (broken.status(), true);
+                last.took_us = now_us.saturating_sub(begun_us);
+            }
+            _ => {
+                last.status = self.response.status;
+                last.took_us = self.first_byte_us.saturating_sub(begun_us);
+            }
+        }
+    }
+}
+
 impl Job<'_> {
     /// Asks the service's peers until one has answered and its answer was sent.
     pub async fn forward(&mut self, service: &Rc<Service>) -> Result<(), Fault> {
@@ -43,10 +66,12 @@ impl Job<'_> {
             true => self.gather_body().await?,
             false => self.take_body_at_hand()?,
         }
+        self.x.balanced = true;
         let peers = self.peers(service).await?;
         let may_repeat = self.x.head.method.may_repeat();
         let mut tries_left = service.spec.retries;
         loop {
+            let begun_us = self.core.clock.now_us();
             let now_us = self.core.clock.refresh();
             let ask = Ask { turn: peers.turn(), tried: &self.x.tried, hash: 0, now_ms: now_us / 1000, may_repeat };
             let peer = match peers.pick(&ask) {
@@ -54,6 +79,7 @@ impl Job<'_> {
                 Err(lack) => return Err(self.lacking(lack, &service.spec.host)),
             };
             self.x.handed_over_us = Some(now_us);
+            self.x.begin_try(peer.addr, self.core.clock.unix_us(), now_us.saturating_sub(begun_us));
             let mut result = self.attempt(service, &peers, peer, false).await;
             if let Err(Failure::Broken(broken)) = &result
                 && broken.stale
@@ -62,6 +88,7 @@ impl Job<'_> {
                 // The parked connection had died, which says nothing about the peer: a fresh one, and no try is used up.
                 result = self.attempt(service, &peers, peer, true).await;
             }
+            self.x.end_try(now_us, self.core.clock.now_us(), &result);
             let broken = match result {
                 Ok(()) => return Ok(()),
                 Err(Failure::Fault(fault)) => return Err(fault),

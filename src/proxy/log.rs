@@ -1,15 +1,26 @@
 //! HOT: copies a few texts into the core's batch.
-//! The record of a finished request.
+//! The records of a finished request: for the access log, for plugins.
 //! Never: formats, writes; the control plane does.
 
+use crate::http::head::Version;
 use crate::http::known::Known;
+use crate::metrics::full_record::Figures;
+use crate::metrics::full_record::Shipment;
+use crate::metrics::full_record::Writer;
 use crate::metrics::record::Record;
+use crate::plugins::view;
 use crate::proxy::exchange::Job;
 
 impl Job<'_> {
-    /// Appends the record of this request, unless no log wants it.
+    /// Appends the records of this request that are wanted, and runs the log phase of its plugins.
     pub fn record(&mut self) {
         let now_us = self.core.clock.refresh();
+        if !self.x.collected.is_empty() {
+            self.run_log(self.figures(now_us));
+        }
+        if self.x.ships {
+            self.record_full(now_us);
+        }
         if !self.rules.logs_access {
             return;
         }
@@ -32,5 +43,72 @@ impl Job<'_> {
             user_agent: text(Known::UserAgent),
         };
         self.core.record(|batch| record.encode(batch));
+    }
+
+    fn figures(&self, now_us: u64) -> view::Figures {
+        let x = &*self.x;
+        let begun_us = x.handed_over_us.or(x.replied_us).unwrap_or(now_us);
+        let upstream_us = x.handed_over_us.filter(|_| x.from_upstream).map(|us| x.first_byte_us.saturating_sub(us));
+        view::Figures {
+            total_us: now_us.saturating_sub(x.started_us),
+            gateway_us: begun_us.saturating_sub(x.started_us),
+            upstream_us,
+            request_bytes: x.head.len as u64 + x.body.received(),
+            response_bytes: x.bytes_sent,
+        }
+    }
+
+    /// Appends the full record, for plugins that ship.
+    fn record_full(&self, now_us: u64) {
+        let src = self.client.buf.bytes();
+        let x = &*self.x;
+        let seen = self.figures(now_us);
+        let since = |us: u64| us.saturating_sub(x.started_us);
+        let figures = Figures {
+            started_unix_us: self.core.clock.unix_us().saturating_sub(seen.total_us),
+            total_us: seen.total_us,
+            handed_over_us: x.handed_over_us.map(since),
+            first_byte_us: seen.upstream_us.map(|_| since(x.first_byte_us)),
+            replied_us: x.replied_us.map(since),
+            request_bytes: seen.request_bytes,
+            response_bytes: seen.response_bytes,
+            body_bytes: x.body_bytes_sent,
+            status: x.status,
+            port: self.port(),
+            request_id: x.request_id,
+            client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),
+            from_upstream: x.from_upstream,
+            balanced: x.balanced,
+            consumer: x.identity.consumer,
+            credential: x.identity.credential,
+        };
+        let service = x.links.as_ref().and_then(|links| links.service.as_deref());
+        self.core.record_full(|batch| {
+            let mut writer = Writer::new(batch, &figures);
+            writer.text(x.head.method_span.of(src));
+            writer.text(b"http");
+            writer.text(x.host_name.of(src));
+            writer.text(if x.head.version == Version::Http10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
+            writer.text(x.head.target.of(src));
+            writer.written(|out| {
+                if let Some(service) = service {
+                    x.push_target(src, &service.spec, out);
+                }
+            });
+            writer.text(&x.sent_head);
+            writer.text(x.route.as_ref().map_or(b"", |route| route.spec.document.as_bytes()));
+            writer.text(service.map_or(b"", |service| service.spec.document.as_bytes()));
+            writer.text(&x.told.correlation_id);
+            writer.text(&x.told.trace_ids);
+            writer.fields(x.head.fields.iter(src).map(|field| (field.name, field.value)));
+            writer.tries(&x.tries);
+            let shipping =
+                x.collected.iter().zip(&x.notes).filter(|(placed, _)| placed.instance.plugin.ships().is_some());
+            writer.shipments(shipping.map(|(placed, notes)| Shipment {
+                plugin: placed.instance.id,
+                numbers: notes.numbers,
+                bytes: &notes.bytes,
+            }));
+        });
     }
 }

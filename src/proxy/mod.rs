@@ -3,10 +3,12 @@
 //! writes files, waits for the control plane, is called by it.
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
-//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`], [`body`],
-//! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]), [`reply`], [`log`]; below them
+//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`] ([`asks`]), [`body`],
+//! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]), [`reply`], [`log`];
+//! below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
 
+pub mod asks;
 pub mod body;
 pub mod buffers;
 pub mod connection;

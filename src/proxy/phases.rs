@@ -1,18 +1,27 @@
 //! HOT: a request without plugins passes through by two comparisons.
-//! The plugin phases before the upstream is asked (spec/plugins.md A.2 to A.5).
+//! The plugin phases of a request (spec/plugins.md A.2 to A.5).
 //! Owns: what a plugin is shown. Never: sends anything; an answer stands in the exchange's reply.
 
 use crate::plugins::Verdict;
+use crate::plugins::ask::Answer;
 use crate::plugins::directory::Directory;
+use crate::plugins::view::BodyUse;
+use crate::plugins::view::BodyView;
 use crate::plugins::view::Editable;
 use crate::plugins::view::EntityFacts;
+use crate::plugins::view::Figures;
+use crate::plugins::view::LogView;
+use crate::plugins::view::Notes;
 use crate::plugins::view::PathCapture;
 use crate::plugins::view::PathCaptures;
+use crate::plugins::view::PieceView;
+use crate::plugins::view::ResponseView;
 use crate::plugins::view::View;
 use crate::proxy::exchange::Job;
 use crate::router::Hit;
 use crate::state::core::Links;
 use crate::state::core::Route;
+use crate::state::core::Service;
 
 impl Job<'_> {
     /// Runs the rewrite phase of the configurations without a scope.
@@ -22,14 +31,15 @@ impl Job<'_> {
             return;
         }
         let directory = self.core.state.borrow().directory();
+        let mut notes = Notes::default();
         for placed in links.chain.global() {
-            self.with_view(&links, &directory, |view| placed.instance.plugin.rewrite(view));
+            self.with_view(&links, &directory, &mut notes, |view| placed.instance.plugin.rewrite(view));
         }
     }
 
     /// Runs the access phases in order. After an answer the rest is only chosen, for the later phases
     /// (spec/plugins.md A.5).
-    pub fn access(&mut self, links: &Links) -> Verdict {
+    pub async fn access(&mut self, links: &Links) -> Verdict {
         let mut verdict = Verdict::Continue;
         if links.chain.is_empty() {
             return verdict;
@@ -41,29 +51,140 @@ impl Job<'_> {
             let consumer = self.x.identity.consumer;
             let chosen = self.core.state.borrow().plugins().resolve(entry, route, service, consumer);
             let Some(placed) = chosen else { continue };
+            let at = self.x.collected.len();
+            self.x.collect(placed.clone());
             if verdict == Verdict::Continue {
-                verdict = self.with_view(links, &directory, |view| placed.instance.plugin.access(view));
+                let plugin = &placed.instance.plugin;
+                let mut notes = std::mem::take(&mut self.x.notes[at]);
+                verdict = self.with_view(links, &directory, &mut notes, |view| plugin.access(view));
+                while verdict == Verdict::Ask {
+                    let answer = self.answer_of_question().await;
+                    verdict = self.with_view(links, &directory, &mut notes, |view| plugin.answered(view, answer));
+                }
+                self.x.notes[at] = notes;
             }
-            self.x.collected.push(placed);
         }
         verdict
     }
 
-    fn with_view<T>(&mut self, links: &Links, directory: &Directory, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
+    /// Puts the question that a plugin left, and waits.
+    async fn answer_of_question(&mut self) -> Answer {
+        match self.x.asking.take() {
+            Some(asking) => self.core.ask(asking).await,
+            None => Answer::Failed("the plugin asked nothing".into()),
+        }
+    }
+
+    /// Runs the response_head phase of the collected configurations; what they want of the body stands in `x.body_use`
+    /// then. Answers whether the body is to be dropped.
+    ///
+    /// `upstream`: the bytes that the fields of an upstream's response lie in; `None`: the response is the gateway's.
+    pub fn run_response_head(&mut self, upstream: Option<&[u8]>, proxied: bool) -> bool {
+        self.x.body_use = BodyUse::Pass;
+        if self.x.collected.is_empty() {
+            return false;
+        }
+        let request_source = self.client.buf.bytes();
+        let directory = self.core.state.borrow().directory();
+        let x = &mut *self.x;
+        let (fields, source) = match upstream {
+            Some(source) => (&mut x.response.fields, source),
+            None => (&mut x.reply.fields, &[][..]),
+        };
+        let mut drop_body = false;
+        for (placed, notes) in x.collected.iter().zip(&mut x.notes) {
+            notes.body = BodyUse::Pass;
+            let mut view = ResponseView {
+                status: x.status,
+                drop_body,
+                fields: &mut *fields,
+                source,
+                request_fields: &x.head.fields,
+                request_source,
+                proxied,
+                method: x.head.method,
+                notes,
+                identity: &x.identity,
+                directory: &directory,
+                core: &self.core.facts,
+                conn: self.client.facts,
+                now_unix_ms: self.core.clock.unix_us() / 1000,
+            };
+            placed.instance.plugin.response_head(&mut view);
+            (x.status, drop_body) = (view.status, view.drop_body);
+            x.body_use = x.body_use.max(notes.body);
+        }
+        drop_body
+    }
+
+    /// Runs the response_body phase over the body in `x.held`.
+    pub fn run_response_body(&mut self) {
+        let x = &mut *self.x;
+        for (placed, notes) in x.collected.iter().zip(&mut x.notes) {
+            if notes.body == BodyUse::Whole {
+                placed.instance.plugin.response_body(&mut BodyView { status: x.status, body: &mut x.held, notes });
+            }
+        }
+    }
+
+    /// Shows a piece of the body to those who wanted to see it.
+    #[inline]
+    pub fn show_piece(&mut self, piece: &[u8], last: bool) {
+        if self.x.body_use != BodyUse::Pass {
+            self.show_piece_to_all(piece, last);
+        }
+    }
+
+    fn show_piece_to_all(&mut self, piece: &[u8], last: bool) {
+        let x = &mut *self.x;
+        let now_unix_ms = self.core.clock.unix_us() / 1000;
+        for (placed, notes) in x.collected.iter().zip(&mut x.notes) {
+            if notes.body == BodyUse::Pieces {
+                placed.instance.plugin.response_piece(&mut PieceView { piece, last, notes, now_unix_ms });
+            }
+        }
+    }
+
+    /// Runs the log phase of the collected configurations.
+    pub fn run_log(&mut self, figures: Figures) {
+        let directory = self.core.state.borrow().directory();
+        let x = &mut *self.x;
+        let service = x.links.as_ref().and_then(|links| links.service.as_deref());
+        for (placed, notes) in x.collected.iter().zip(&mut x.notes) {
+            let mut tell = None;
+            placed.instance.plugin.log(&mut LogView {
+                status: x.status,
+                from_upstream: x.from_upstream,
+                route: x.route.as_deref().map(route_facts),
+                service: service.map(service_facts),
+                identity: &x.identity,
+                directory: &directory,
+                notes,
+                client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),
+                figures,
+                core: &self.core.facts,
+                now_unix_ms: self.core.clock.unix_us() / 1000,
+                tell: &mut tell,
+            });
+            if let Some(question) = tell {
+                self.core.tell(question);
+            }
+        }
+    }
+
+    fn with_view<T>(
+        &mut self,
+        links: &Links,
+        directory: &Directory,
+        notes: &mut Notes,
+        phase: impl FnOnce(&mut View<'_>) -> T,
+    ) -> T {
         let port = self.port();
         let src = self.client.buf.bytes();
         let x = &mut *self.x;
         let body = if x.body.is_complete() { Some(x.body.bytes(src)) } else { None };
-        let route = x.route.as_ref().map(|route| EntityFacts {
-            id: route.spec.id,
-            name: route.spec.name.as_deref(),
-            document: &route.spec.document,
-        });
-        let service = links.service.as_ref().map(|service| EntityFacts {
-            id: service.spec.id,
-            name: service.spec.name.as_deref(),
-            document: &service.spec.document,
-        });
+        let route = x.route.as_deref().map(route_facts);
+        let service = links.service.as_deref().map(service_facts);
         let captures = RouteCaptures { route: x.route.as_deref(), hit: x.hit, path: &x.path };
         let mut view = View {
             method: x.head.method,
@@ -86,9 +207,20 @@ impl Job<'_> {
             client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),
             now_unix_ms: self.core.clock.unix_us() / 1000,
             reply: &mut x.reply,
+            notes,
+            told: &mut x.told,
+            asking: &mut x.asking,
         };
         phase(&mut view)
     }
+}
+
+fn route_facts(route: &Route) -> EntityFacts<'_> {
+    EntityFacts { id: route.spec.id, name: route.spec.name.as_deref(), document: &route.spec.document }
+}
+
+fn service_facts(service: &Service) -> EntityFacts<'_> {
+    EntityFacts { id: service.spec.id, name: service.spec.name.as_deref(), document: &service.spec.document }
 }
 
 /// What the route's path regex caught, found only if a plugin asks.

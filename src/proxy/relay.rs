@@ -68,7 +68,7 @@ impl ResponseBody {
     }
 
     /// Whether the upstream's end of stream is the end of this body.
-    fn ends_with_connection(&self) -> bool {
+    pub fn ends_with_connection(&self) -> bool {
         self.framing == ResponseFraming::UntilClose
     }
 }
@@ -88,6 +88,7 @@ impl Job<'_> {
 
     /// Sends the head in `x.out` with a first piece behind it: in one write, in the piece's buffer if there is room.
     async fn send_with_head(&mut self, mut buf: Buf, encoding: Encoding, last: bool) -> Result<(), Fault> {
+        self.show_piece(buf.bytes(), last);
         self.x.body_bytes_sent += buf.len() as u64;
         if encoding == Encoding::Chunked {
             frame_chunk(&mut buf, last);
@@ -120,7 +121,9 @@ impl Job<'_> {
         let clock = &self.core.clock;
         deadline.arm(clock.now_ms() + limits::CLIENT_WRITE_MS);
         let progress = || deadline.arm(clock.refresh() / 1000 + limits::CLIENT_WRITE_MS);
+        let len = buf.len() as u64;
         let (result, buf) = conn.writer.write_all(buf, progress).await;
+        self.x.bytes_sent += len - buf.len() as u64;
         deadline.clear();
         (result.map_err(|_| Fault::ClientGone), buf)
     }
@@ -152,6 +155,7 @@ impl Job<'_> {
             if !body.complete {
                 self.start_next(upstream, &body);
             }
+            self.show_piece(buf.bytes(), body.complete);
             self.x.body_bytes_sent += buf.len() as u64;
             if encoding == Encoding::Chunked {
                 frame_chunk(&mut buf, body.complete);

@@ -23,8 +23,8 @@ use crate::http::reply::render;
 use crate::http::reply::render_stub;
 use crate::http::reply::rendered_len;
 use crate::http::reply::stub_len;
+use crate::plugins::view::BodyUse;
 use crate::plugins::view::ReplyKind;
-use crate::plugins::view::ResponseView;
 use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
 use crate::proxy::core::PRODUCT;
@@ -45,12 +45,26 @@ enum Page {
     Reply(ReplyKind),
 }
 
+/// Where the body of an answer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// Rendered into the output as it goes.
+    OfPage,
+    /// In `x.held`.
+    Held,
+}
+
 impl Job<'_> {
     /// Answers a fault, if there is anybody to answer.
     ///
     /// # Errors
     /// The fault itself, when nothing can be said any more.
     pub async fn answer(&mut self, fault: Fault) -> Result<(), Fault> {
+        if self.x.links.is_none() && !matches!(fault, Fault::ClientGone | Fault::Truncated) {
+            // Refused before a route was looked for.
+            self.x.links = Some(self.core.state.borrow().links_unmatched());
+            self.collect_global();
+        }
         match fault {
             Fault::ClientGone | Fault::Truncated => Err(fault),
             Fault::Reply => {
@@ -70,13 +84,48 @@ impl Job<'_> {
     }
 
     async fn send(&mut self, status: u16, page: Page) -> Result<(), Fault> {
-        self.core.clock.refresh();
+        let now_us = self.core.clock.refresh();
+        self.x.replied_us = Some(now_us);
         self.x.status = status;
         self.prepare_fields(status, page);
-        self.run_response_head(self.x.handed_over_us.is_some());
-        self.encode(status, page);
+        let drop_body = self.run_response_head(None, self.x.handed_over_us.is_some());
+        if self.x.body_use == BodyUse::Pass && !drop_body {
+            self.encode(self.x.status, page, Body::OfPage);
+        } else {
+            self.render_for_plugins(status, page, drop_body);
+            self.encode(self.x.status, page, Body::Held);
+        }
         self.x.answered = true;
         self.write_out().await
+    }
+
+    /// Leaves the body in `x.held`, after plugins that wanted it have had it.
+    fn render_for_plugins(&mut self, status: u16, page: Page, drop_body: bool) {
+        let src = self.client.buf.bytes();
+        let x = &mut *self.x;
+        x.held.clear();
+        if drop_body || !has_body(x.status) || x.head.method == Method::Head {
+            return;
+        }
+        let text = std::str::from_utf8(&x.reply.text).unwrap_or_default();
+        match page {
+            Page::Error { .. } if !has_error_page(status) => render_stub(status, &mut x.held),
+            Page::Error { text_of } => {
+                let format = ErrorFormat::for_error_page(&x.head.fields, src, self.rules.error_format);
+                render(format, Message::Status(text_of), &x.request_id, &mut x.held);
+            }
+            Page::Reply(ReplyKind::Gateway) => {
+                let format = ErrorFormat::for_gateway_error(&x.head.fields, src);
+                render(format, Message::Text(text), &x.request_id, &mut x.held);
+            }
+            Page::Reply(ReplyKind::Exit) => push_exit_body(text, &mut x.held),
+            Page::Reply(ReplyKind::Raw) => x.held.extend_from_slice(&x.reply.text),
+            Page::Reply(ReplyKind::Empty) => {}
+        }
+        self.run_response_body();
+        let held = std::mem::take(&mut self.x.held);
+        self.show_piece(&held, true);
+        self.x.held = held;
     }
 
     /// Content-Type and the headers of an answer, where plugins can still change them.
@@ -103,26 +152,7 @@ impl Job<'_> {
         }
     }
 
-    /// Runs the response_head phase over the fields of the reply.
-    fn run_response_head(&mut self, proxied: bool) {
-        let source = self.client.buf.bytes();
-        let x = &mut *self.x;
-        for placed in &x.collected {
-            placed.instance.plugin.response_head(&mut ResponseView {
-                status: x.status,
-                fields: &mut x.reply.fields,
-                source: &[],
-                request_fields: &x.head.fields,
-                request_source: source,
-                proxied,
-                core: &self.core.facts,
-                conn: self.client.facts,
-                now_unix_ms: self.core.clock.unix_us() / 1000,
-            });
-        }
-    }
-
-    fn encode(&mut self, status: u16, page: Page) {
+    fn encode(&mut self, status: u16, page: Page, body: Body) {
         let src = self.client.buf.bytes();
         let rules = self.rules;
         let now_us = self.core.clock.now_us();
@@ -137,6 +167,9 @@ impl Job<'_> {
             body_bytes_sent,
             route,
             links,
+            held,
+            ships,
+            sent_head,
             ..
         } = &mut *self.x;
         let text = std::str::from_utf8(&reply.text).unwrap_or_default();
@@ -150,6 +183,7 @@ impl Job<'_> {
         };
         let is_stub = matches!(page, Page::Error { .. }) && !has_error_page(status);
         let len = match page {
+            _ if body == Body::Held => held.len(),
             Page::Error { .. } if is_stub => stub_len(status),
             Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => rendered_len(format, message, request_id),
             Page::Reply(ReplyKind::Exit) => exit_body_len(text),
@@ -162,7 +196,7 @@ impl Job<'_> {
         push_field(out, b"Date", &self.core.clock.date());
         push_fields(out, &reply.fields, &[], |_| true);
         Connection { keep: *keep, upgrade: reply.fields.has(Known::Upgrade) }.push(out);
-        let has_body = status >= 200 && status != 204 && status != 304;
+        let has_body = has_body(status);
         if has_body {
             push_field_u64(out, b"Content-Length", len as u64);
         }
@@ -190,9 +224,14 @@ impl Job<'_> {
             push_debug(out, route.as_deref(), links.as_deref());
         }
         out.extend_from_slice(CRLF);
+        if *ships {
+            sent_head.clear();
+            sent_head.extend_from_slice(out);
+        }
         if has_body && head.method != Method::Head {
             *body_bytes_sent = len as u64;
             match page {
+                _ if body == Body::Held => out.extend_from_slice(held),
                 Page::Error { .. } if is_stub => render_stub(status, out),
                 Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => render(format, message, request_id, out),
                 Page::Reply(ReplyKind::Exit) => push_exit_body(text, out),
@@ -201,6 +240,10 @@ impl Job<'_> {
             }
         }
     }
+}
+
+fn has_body(status: u16) -> bool {
+    status >= 200 && status != 204 && status != 304
 }
 
 /// What a response says of its connection.

@@ -93,7 +93,8 @@ impl Exchange {
         }
     }
 
-    fn push_target(&self, src: &[u8], service: &ServiceSpec, out: &mut Vec<u8>) {
+    /// Appends the target that the upstream is asked for.
+    pub fn push_target(&self, src: &[u8], service: &ServiceSpec, out: &mut Vec<u8>) {
         let query = match &self.query_edit {
             Some(edited) => Some(edited.as_slice()).filter(|query| !query.is_empty()),
             None => self.query.map(|span| span.of(src)),

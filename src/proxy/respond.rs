@@ -23,7 +23,7 @@ use crate::http::media::with_charset;
 use crate::http::parse::Progress;
 use crate::http::parse::parse_response;
 use crate::limits;
-use crate::plugins::view::ResponseView;
+use crate::plugins::view::BodyUse;
 use crate::proxy::buffers::Buf;
 use crate::proxy::core::PRODUCT;
 use crate::proxy::core::VIA_HTTP11;
@@ -35,6 +35,7 @@ use crate::proxy::forward::Failure;
 use crate::proxy::io::ReadDone;
 use crate::proxy::pool::UpstreamConn;
 use crate::proxy::relay::Encoding;
+use crate::proxy::relay::ResponseBody;
 use crate::proxy::reply::Connection;
 use crate::proxy::reply::push_latencies;
 use crate::state::core::Links;
@@ -67,13 +68,30 @@ impl Job<'_> {
             && keep_alive(response.version, &response.fields, buf.bytes())
             && framing != ResponseFraming::UntilClose
             && self.may_carry_more(&upstream);
-        let encoding = self.encode_response_head(buf.bytes(), framing);
+        let drop_body = self.shape_response_head(buf.bytes());
+        let holds = self.x.body_use == BodyUse::Whole && framing != ResponseFraming::Empty && !drop_body;
+        let announced = match framing {
+            _ if drop_body => ResponseFraming::Length(0),
+            // How long a body becomes is not known before the plugins have had it.
+            _ if holds => ResponseFraming::Chunked,
+            framing => framing,
+        };
+        let encoding = self.encode_response_head(buf.bytes(), announced);
         buf.consume(self.x.response.len);
-        let Some(body) = self.take_response_body(&mut buf, framing) else {
+        let Some(mut body) = self.take_response_body(&mut buf, framing) else {
             return Err(self.broken_response(&upstream, buf));
         };
+        if holds {
+            buf = self.hold_response_body(&mut upstream, buf, &mut body, service).await?;
+        }
         self.x.answered = true;
+        self.x.from_upstream = true;
         upstream.deadline.clear();
+        if drop_body {
+            // What is left of the body goes with its connection.
+            self.core.buffers.give(buf);
+            return Ok(self.write_out().await?);
+        }
         if body.complete {
             if reusable && !body.surplus {
                 listen(self.core, &mut upstream);
@@ -196,14 +214,10 @@ impl Job<'_> {
         self.write_out().await.map_err(Failure::Fault)
     }
 
-    /// Writes the head for the client into `x.out`; says how the body is to be framed.
-    pub fn encode_response_head(&mut self, src: &[u8], framing: ResponseFraming) -> Encoding {
-        let source = self.client.buf.bytes();
-        let rules = self.rules;
+    /// Makes the response's fields what the client gets; plugins have their say. Answers whether the body is to be dropped.
+    pub fn shape_response_head(&mut self, src: &[u8]) -> bool {
         let x = &mut *self.x;
         x.status = x.response.status;
-        let upstream_latency_us = x.first_byte_us.saturating_sub(x.handed_over_us.unwrap_or(x.first_byte_us));
-        let proxy_latency_us = x.handed_over_us.unwrap_or(x.started_us).saturating_sub(x.started_us);
         let fields = &mut x.response.fields;
         hop::strip_response(fields, src, x.opens_websocket.then_some(hop::WEBSOCKET), x.accepts_trailers);
         // Headers that plugins set in the access phase go out with whatever response follows.
@@ -215,19 +229,15 @@ impl Job<'_> {
         if let Some(value) = content_type.and_then(|value| with_charset(value, &mut room)) {
             fields.set(Known::ContentType, value);
         }
-        for placed in &x.collected {
-            placed.instance.plugin.response_head(&mut ResponseView {
-                status: x.status,
-                fields: &mut x.response.fields,
-                source: src,
-                request_fields: &x.head.fields,
-                request_source: source,
-                proxied: true,
-                core: &self.core.facts,
-                conn: self.client.facts,
-                now_unix_ms: self.core.clock.unix_us() / 1000,
-            });
-        }
+        self.run_response_head(Some(src), true)
+    }
+
+    /// Writes the head for the client into `x.out`; says how the body is to be framed.
+    pub fn encode_response_head(&mut self, src: &[u8], framing: ResponseFraming) -> Encoding {
+        let rules = self.rules;
+        let x = &mut *self.x;
+        let upstream_latency_us = x.first_byte_us.saturating_sub(x.handed_over_us.unwrap_or(x.first_byte_us));
+        let proxy_latency_us = x.handed_over_us.unwrap_or(x.started_us).saturating_sub(x.started_us);
         let may_chunk = x.head.version == Version::Http11;
         let encoding = match framing {
             ResponseFraming::Chunked | ResponseFraming::UntilClose if may_chunk => Encoding::Chunked,
@@ -240,7 +250,8 @@ impl Job<'_> {
         x.keep &= x.body.may_drain() && !self.core.draining.get();
         x.out.clear();
         let out = x.out.vec_mut();
-        push_status_line(out, x.response.status, x.response.reason.of(src));
+        let reason = if x.status == x.response.status { x.response.reason.of(src) } else { b"" };
+        push_status_line(out, x.status, reason);
         let fields = &x.response.fields;
         let names_length = matches!(framing, ResponseFraming::Empty);
         let headers = rules.settings.headers;
@@ -292,7 +303,50 @@ impl Job<'_> {
             push_debug(out, x.route.as_deref(), x.links.as_deref());
         }
         out.extend_from_slice(CRLF);
+        x.keep_sent_head();
         encoding
+    }
+
+    /// Receives a body that a plugin wants whole, and lets the plugins have it. A body that is too long passes them by:
+    /// then what was received is given back, and the rest is still to come.
+    ///
+    /// # Errors
+    /// A failed try: nothing was sent to the client yet.
+    async fn hold_response_body(
+        &mut self,
+        upstream: &mut UpstreamConn,
+        mut buf: Buf,
+        body: &mut ResponseBody,
+        service: &ServiceSpec,
+    ) -> Result<Buf, Failure> {
+        let mut held = std::mem::take(&mut self.x.held);
+        held.clear();
+        held.extend_from_slice(buf.bytes());
+        while !body.complete && held.len() <= limits::RESPONSE_BODY_HELD_BYTES {
+            upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
+            buf.clear();
+            let (result, back) = upstream.conn.reader.read(buf).await;
+            buf = back;
+            let taken = match result {
+                Ok(count) if count > 0 => body.take(&mut buf).is_some(),
+                Ok(_) if body.ends_with_connection() && !upstream.deadline.is_over() => {
+                    body.complete = true;
+                    true
+                }
+                _ => false,
+            };
+            if !taken {
+                return Err(self.broken_response(upstream, buf));
+            }
+            held.extend_from_slice(buf.bytes());
+        }
+        self.x.held = held;
+        if body.complete {
+            self.run_response_body();
+        }
+        buf.clear_with_headroom(limits::RESPONSE_HEADROOM_BYTES);
+        buf.extend(&self.x.held);
+        Ok(buf)
     }
 }
 

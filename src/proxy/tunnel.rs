@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use crate::http::framing::ResponseFraming;
 use crate::limits;
+use crate::plugins::view::BodyUse;
 use crate::proxy::buffers::Buf;
 use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
@@ -36,16 +37,22 @@ impl Job<'_> {
         mut buf: Buf,
         service: &ServiceSpec,
     ) -> Result<(), Fault> {
+        self.shape_response_head(buf.bytes());
+        // What follows is no body.
+        self.x.body_use = BodyUse::Pass;
         self.encode_response_head(buf.bytes(), ResponseFraming::Empty);
         buf.consume(self.x.response.len);
         upstream.deadline.clear();
         self.x.answered = true;
+        self.x.from_upstream = true;
         self.x.keep = false;
         self.send_whole(buf, Encoding::UntilClose).await?;
         // What the client sent behind its handshake, without waiting for the answer.
         let mut early = self.core.buffers.client.take();
         early.extend(self.client.buf.bytes().get(self.x.body.taken()..).unwrap_or(&[]));
-        self.x.body_bytes_sent += self.carry(&mut upstream, early, service).await;
+        let carried = self.carry(&mut upstream, early, service).await;
+        self.x.body_bytes_sent += carried;
+        self.x.bytes_sent += carried;
         self.client.deadline.clear();
         Ok(())
     }

@@ -198,6 +198,7 @@ fn take(core: &Core, post: Post) {
             core.wake_name_waiters();
         }
         Post::Settings(settings) => core.set_rules(settings),
+        Post::Answer(ticket, answer) => core.asks.answered(ticket, answer),
         Post::Drain | Post::Stop => {}
     }
 }

@@ -11,6 +11,8 @@ use std::sync::mpsc;
 
 use crate::config::Settings;
 use crate::limits;
+use crate::plugins::ask::Answer;
+use crate::plugins::ask::Question;
 use crate::state::delta::Delta;
 use crate::state::delta::PeersUpdate;
 
@@ -23,10 +25,30 @@ pub enum Post {
     Peers(Arc<Vec<PeersUpdate>>),
     /// Settings that a reload may change.
     Settings(Arc<Settings>),
+    /// The answer to a question of this core; of no interest any more if nobody waits under that ticket.
+    Answer(Ticket, Answer),
     /// Accept nothing more, finish what is under way, then end.
     Drain,
     /// End at once.
     Stop,
+}
+
+/// Who waits for an answer on a core. Never used twice, so that a late answer reaches nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    pub place: u32,
+    pub serial: u64,
+}
+
+/// A question of a plugin on its way to the control plane.
+#[derive(Debug)]
+pub struct Asked {
+    pub core: usize,
+    /// Who waits for the answer; `None`: nobody.
+    pub ticket: Option<Ticket>,
+    pub question: Question,
+    /// After that time nobody waits any more.
+    pub patience_ms: u64,
 }
 
 /// The control plane's end of one core's mailbox.
@@ -78,6 +100,10 @@ pub struct Outbox {
     /// Called with (core, version) once the version is served.
     pub acknowledge: Arc<dyn Fn(usize, u64) + Send + Sync>,
     records: mpsc::SyncSender<Vec<u8>>,
+    /// Takes a question; `false`: too many wait.
+    pub ask: Arc<dyn Fn(Asked) -> bool + Send + Sync>,
+    /// Takes a batch of [`crate::metrics::full_record`]; `false`: too many wait, it was dropped.
+    pub ship: Arc<dyn Fn(Vec<u8>) -> bool + Send + Sync>,
 }
 
 /// Where finished-request records arrive, as batches of [`crate::metrics::record`]; an empty one is the last.
@@ -87,7 +113,19 @@ impl Outbox {
     /// A way back and the end at which records arrive.
     pub fn new(acknowledge: Arc<dyn Fn(usize, u64) + Send + Sync>) -> (Self, Records) {
         let (records, arriving) = mpsc::sync_channel(limits::RECORD_BATCHES_WAITING_MAX);
-        (Self { acknowledge, records }, arriving)
+        (Self { acknowledge, records, ask: Arc::new(|_| false), ship: Arc::new(|_| false) }, arriving)
+    }
+
+    /// Where questions go; until then none is taken.
+    pub fn asking(mut self, ask: Arc<dyn Fn(Asked) -> bool + Send + Sync>) -> Self {
+        self.ask = ask;
+        self
+    }
+
+    /// Where full records go; until then none is taken.
+    pub fn shipping(mut self, ship: Arc<dyn Fn(Vec<u8>) -> bool + Send + Sync>) -> Self {
+        self.ship = ship;
+        self
     }
 
     /// Says that no batch follows. Needed because a core that ended may keep its outbox: its runtime frees nothing.

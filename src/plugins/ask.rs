@@ -1,0 +1,24 @@
+//! Questions of plugins to the world outside, and the answers.
+//! Owns: the vocabulary; who asks is a plugin, who answers is on the control plane. Never: does I/O.
+//! Always: every question is answered or fails after the asker's patience; an answer is plain data.
+
+use std::sync::Arc;
+
+/// What a plugin wants to know or to have done. A new one is a variant and an answerer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {}
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody could answer, or not in time; the reason, for the log.
+    Failed(Arc<str>),
+}
+
+/// A question on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
+    pub question: Question,
+    /// How long the request waits.
+    pub patience_ms: u64,
+}
