@@ -28,6 +28,8 @@ pub const PROXY_PREFACE_BYTES_MAX: usize = 4 << 10;
 pub const STOP_SWEEPS: u32 = 10;
 /// How long a request waits for the first resolution of its service's host name.
 pub const FIRST_RESOLUTION_MS: u64 = 5_000;
+/// Searches for host names that are under way at a time; more wait for their turn.
+pub const NAME_SEARCHES_MAX: usize = 512;
 /// How long a write waits for the acknowledgement of a core before that core is reported instead of waited for.
 pub const ACKNOWLEDGE_MS: u64 = 5_000;
 /// Finished-request records gathered by a core before they are handed to the log writer.

@@ -42,7 +42,7 @@ and start again."
     install_packages "${missing[@]}"
 }
 
-# Installs what the demo services and the tests need.
+# Installs what the demo services need.
 need_demo_tools() {
     # Debian keeps servers out of the path of ordinary users.
     PATH="$PATH:/usr/sbin:/sbin"
@@ -62,6 +62,13 @@ need_bench_tools() {
     command -v nginx >/dev/null || missing+=(nginx)
     command -v haproxy >/dev/null || missing+=(haproxy)
     command -v python3 >/dev/null || missing+=(python3)
+    install_packages "${missing[@]}"
+}
+
+# Installs what only the tests need.
+need_test_tools() {
+    local missing=()
+    command -v dnsmasq >/dev/null || missing+=(dnsmasq-base)
     install_packages "${missing[@]}"
 }
 

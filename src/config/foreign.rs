@@ -25,7 +25,6 @@ pub static FIXED: &[Fixed] = &[
     fixed("router_flavor", &["traditional_compatible"], "another router flavor than traditional_compatible"),
     fixed("stream_listen", &["off"], "proxying of TCP, TLS and UDP streams"),
     fixed("role", &["traditional"], "a hybrid control plane or data plane"),
-    fixed("new_dns_client", OFF, "the alternative DNS client"),
     fixed("dns_no_sync", OFF, "a query for each caller of the same name"),
     fixed("declarative_config", NONE, "a declarative configuration at start"),
     fixed("declarative_config_string", NONE, "a declarative configuration at start"),
@@ -79,7 +78,8 @@ static MEANINGLESS: &[(&str, &str)] = &[
     ("cluster_*", "only nodes of a hybrid cluster use it, and this node is a traditional one"),
     ("allow_inconsistent_data_plane_plugins", "only nodes of a hybrid cluster use it"),
     ("dedicated_config_processing", "configuration is compiled outside of the workers, always"),
-    ("resolver_*", "only the alternative DNS client uses it"),
+    ("resolver_lru_cache_size", "the names that the configuration uses are known, all of them and no others"),
+    ("resolver_mem_cache_size", "the names that the configuration uses are known, all of them and no others"),
     ("ssl_*", "no listener speaks TLS yet"),
     ("admin_error_log", "the node has one log of what it has to say: proxy_error_log"),
     ("status_error_log", "the node has one log of what it has to say: proxy_error_log"),
@@ -124,7 +124,6 @@ pub fn describe_fixed(map: &mut Map<String, Json>) {
     map.insert("router_flavor".to_owned(), json!("traditional_compatible"));
     map.insert("role".to_owned(), json!("traditional"));
     map.insert("stream_listen".to_owned(), json!(["off"]));
-    map.insert("new_dns_client".to_owned(), json!(false));
 }
 
 #[cfg(test)]

@@ -128,6 +128,7 @@ impl Settings {
         let prefix = self.prefix.clone();
         self.database_path = prefix.join(&self.database_path);
         self.dns_hostsfile = prefix.join(&self.dns_hostsfile);
+        self.resolver_hosts_file = prefix.join(&self.resolver_hosts_file);
         for log in [&mut self.proxy_access_log, &mut self.admin_access_log, &mut self.proxy_error_log] {
             *log = log.take().map(|path| prefix.join(path));
         }
@@ -223,6 +224,7 @@ impl Reader<'_> {
     /// What can only be judged with all values at hand.
     fn check_together(&mut self, settings: &Settings) {
         self.check_listeners(settings);
+        self.check_dns_clients(settings);
         if let Plugins::Only(names) = &settings.plugins {
             for name in names.iter().filter(|name| !self.plugins.contains(&name.as_str())) {
                 let known = self.plugins.join(", ");
@@ -236,6 +238,20 @@ impl Reader<'_> {
             let message = "client_request_line_bytes_max must be below client_head_bytes_max, which includes it";
             self.error(self.origin("client_request_line_bytes_max"), message.to_owned());
         }
+    }
+
+    /// Properties of the DNS client that is not in use do nothing.
+    fn check_dns_clients(&mut self, settings: &Settings) {
+        let (idle, client) = if settings.new_dns_client { ("dns_", "off") } else { ("resolver_", "on") };
+        let default = |name: &str| PROPERTIES.iter().find(|p| p.name == name).map_or("", |p| p.default);
+        let is_idle = |(name, given): &(&&str, &Given)| name.starts_with(idle) && given.text != default(**name);
+        let mut given: Vec<_> = self.given.iter().filter(is_idle).collect();
+        given.sort_by_key(|(name, _)| **name);
+        let warning = |(name, given): (&&str, &Given)| Warning {
+            origin: given.origin.clone(),
+            message: format!("{name} has no effect: only the DNS client of new_dns_client = {client} uses it"),
+        };
+        self.warnings.extend(given.into_iter().map(|(name, given)| warning((name, given))));
     }
 
     fn check_listeners(&mut self, settings: &Settings) {
@@ -407,7 +423,7 @@ mod tests {
                 "router_flavor = expressions",
                 "another router flavor than traditional_compatible is not supported yet; accepted: traditional_compatible",
             ),
-            ("new_dns_client = on", "the alternative DNS client is not supported yet; accepted: off, false"),
+            ("dns_no_sync = on", "a query for each caller of the same name is not supported yet; accepted: off, false"),
             ("ssl_cert = /x", "a TLS certificate is not supported yet"),
             (
                 "admin_token = {vault://env/token}",
@@ -424,7 +440,7 @@ mod tests {
                 PROPERTIES.iter().find(|p| p.name == "proxy_listen").unwrap().accepts
             )],
         );
-        ok("stream_listen = off\nrouter_flavor = traditional_compatible\nnew_dns_client = OFF\nssl_cert =");
+        ok("stream_listen = off\nrouter_flavor = traditional_compatible\ndns_no_sync = OFF\nssl_cert =");
     }
 
     #[test]
@@ -439,6 +455,19 @@ mod tests {
                  every worker holds the whole configuration; there is no cache to size",
             ],
         );
+    }
+
+    #[test]
+    fn properties_of_the_dns_client_that_is_not_in_use_are_warned_about() {
+        let file = "resolver_family = A,AAAA\ndns_order = A\ndns_stale_ttl = 3600\nresolver_mem_cache_size = 5m";
+        let idle = "has no effect: only the DNS client of new_dns_client";
+        let cache = "r.conf:4: resolver_mem_cache_size has no effect: the names that the configuration uses are known, all of \
+                     them and no others";
+        warnings(load(file, &[], &[]).unwrap(), &[cache, &format!("r.conf:1: resolver_family {idle} = on uses it")]);
+        let on = load(file, &[], &[("new_dns_client", "on")]).unwrap();
+        warnings(on, &[cache, &format!("r.conf:2: dns_order {idle} = off uses it")]);
+        let want = "r.conf:1: resolver_family = A,CNAME: accepted: a list of A, AAAA, SRV";
+        errors("resolver_family = A,CNAME", &[want]);
     }
 
     #[test]

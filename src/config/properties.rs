@@ -11,7 +11,7 @@ use super::numbers::{Bytes, Count, OnOff, OnOffWord, OptionalTime, Time, YEAR_MS
 use super::peers::{PortMaps, TrustedPeers};
 use super::texts::{Directory, File, LogFile, Nameservers, OptionalUser, OptionalWord, Origins, RealIpHeader, Token};
 use super::tokens::{RequestTokens, ResponseTokens};
-use super::words::{Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, WorkerCount};
+use super::words::{Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, ResolverFamily, WorkerCount};
 
 /// One property, as its documentation and its messages need it.
 #[derive(Debug)]
@@ -203,10 +203,10 @@ properties! {
     "Names" {
         /// DNS servers as ip[:port]; blank takes those of /etc/resolv.conf.
         dns_resolver: Nameservers = "dns_resolver", "", restart;
-        /// Hosts file, read at start.
+        /// Hosts file, read at start and by a reload.
         dns_hostsfile: File = "dns_hostsfile", "/etc/hosts", restart;
-        /// Record types that are asked for: A, and AAAA where it is named. CNAMEs are followed anyway, and LAST orders nothing.
-        dns_order: DnsOrder = "dns_order", "LAST,A,CNAME", restart;
+        /// Record types that are asked for, in this order until one has records. LAST is the type that had them the last time.
+        dns_order: DnsOrder = "dns_order", "LAST,SRV,A,CNAME", restart;
         /// Overrides the TTL of every answer, in seconds. Blank keeps them.
         dns_valid_ttl_ms: OptionalTime = "dns_valid_ttl", "", restart;
         /// How long an expired answer is used while it is being refreshed, or cannot be.
@@ -215,6 +215,21 @@ properties! {
         dns_not_found_ttl_ms: Time<0, YEAR_MS> = "dns_not_found_ttl", "30", restart;
         /// How long a failed query is remembered.
         dns_error_ttl_ms: Time<0, YEAR_MS> = "dns_error_ttl", "1", restart;
+        /// Resolves by the rules of Kong's other DNS client: the resolver_ properties take the place of the dns_ ones, and
+        /// SRV records are asked for names like _http._tcp.example.com, and only for those.
+        new_dns_client: OnOff = "new_dns_client", "off", restart;
+        /// As dns_resolver, for the other client.
+        resolver_address: Nameservers = "resolver_address", "", restart;
+        /// As dns_hostsfile, for the other client.
+        resolver_hosts_file: File = "resolver_hosts_file", "/etc/hosts", restart;
+        /// Record types that the other client asks for.
+        resolver_family: ResolverFamily = "resolver_family", "A,SRV", restart;
+        /// As dns_valid_ttl, for the other client.
+        resolver_valid_ttl_ms: OptionalTime = "resolver_valid_ttl", "", restart;
+        /// As dns_stale_ttl, for the other client.
+        resolver_stale_ttl_ms: Time<0, YEAR_MS> = "resolver_stale_ttl", "3600", restart;
+        /// As dns_error_ttl and dns_not_found_ttl, for the other client.
+        resolver_error_ttl_ms: Time<0, YEAR_MS> = "resolver_error_ttl", "1", restart;
     }
     "Health checks" {
         /// How long after its ejection by passive checks a target gets one request to show whether it answers again, where
@@ -261,7 +276,7 @@ mod tests {
             ("plugins", r#"["bundled"]"#),
             ("admin_token", "null"),
             ("dns_valid_ttl", "null"),
-            ("dns_order", r#"["LAST","A","CNAME"]"#),
+            ("dns_order", r#"["LAST","SRV","A","CNAME"]"#),
             ("router_flavor", r#""traditional_compatible""#),
             ("stream_listen", r#"["off"]"#),
         ] {

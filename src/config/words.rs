@@ -158,8 +158,9 @@ word_kind! {
 
 word_kind! {
     /// A type of DNS record to ask for, in order; `Last` is the one that answered last for the name.
-    DnsRecords => DnsRecord, accepts "LAST, A, AAAA, CNAME" {
+    DnsRecords => DnsRecord, accepts "LAST, SRV, A, AAAA, CNAME" {
         "LAST" => Last,
+        "SRV" => Srv,
         "A" => A,
         "AAAA" => Aaaa,
         "CNAME" => Cname,
@@ -170,16 +171,27 @@ word_kind! {
 pub struct DnsOrder;
 impl Kind for DnsOrder {
     type Value = Vec<DnsRecord>;
-    const ACCEPTS: &'static str = "a list of LAST, A, AAAA, CNAME";
+    const ACCEPTS: &'static str = "a list of LAST, SRV, A, AAAA, CNAME";
     fn parse(text: &str) -> Result<Vec<DnsRecord>, Problem> {
-        let one = |part: &str| match part.to_ascii_uppercase().as_str() {
-            "SRV" => Err(Problem::not_yet("a lookup of SRV records")),
-            word => DnsRecords::parse(word),
-        };
-        list(text).map(one).collect()
+        list(text).map(|part| DnsRecords::parse(&part.to_ascii_uppercase())).collect()
     }
     fn describe(value: &Vec<DnsRecord>) -> Json {
         strings(value.iter().map(|record| record.word()))
+    }
+}
+
+/// A list of the [`DnsRecord`]s that the other DNS client knows.
+pub struct ResolverFamily;
+impl Kind for ResolverFamily {
+    type Value = Vec<DnsRecord>;
+    const ACCEPTS: &'static str = "a list of A, AAAA, SRV";
+    fn parse(text: &str) -> Result<Vec<DnsRecord>, Problem> {
+        let records = DnsOrder::parse(text)?;
+        let known = |record| matches!(record, DnsRecord::A | DnsRecord::Aaaa | DnsRecord::Srv);
+        if records.iter().copied().all(known) { Ok(records) } else { Err(Problem::NotAccepted) }
+    }
+    fn describe(value: &Vec<DnsRecord>) -> Json {
+        DnsOrder::describe(value)
     }
 }
 

@@ -5,10 +5,9 @@
 pub mod access_log;
 pub mod admin;
 pub mod backends;
-pub mod nameserver;
+pub mod names;
 pub mod node;
 pub mod publish;
-pub mod resolve;
 pub mod store;
 pub mod validate;
 
@@ -101,7 +100,8 @@ impl Control {
             let reasons: String = reasons.collect();
             format!("{} holds what this version cannot serve:{reasons}", settings.database_path.display())
         })?;
-        let node = Arc::new(node.with_cores(publisher.cores().clone()));
+        let dns = settings.new_dns_client.then(|| publisher.names().clone());
+        let node = Arc::new(node.with_cores(publisher.cores().clone()).with_dns(dns));
         let store = opened.into_store(publisher);
         runtime.spawn(store.clone().purge());
         drop(_inside);
@@ -185,11 +185,12 @@ impl Control {
         }
     }
 
-    /// Gives the cores settings that may change while running.
+    /// Gives the cores settings that may change while running, and reads the hosts file again.
     pub fn apply_settings(&self, settings: Arc<Settings>) {
         if let Some(admin) = &self.admin {
             admin.set_live(live(&settings));
         }
+        self.store.publisher().names().read_hosts_again();
         self.store.publisher().tell(&Post::Settings(settings));
     }
 

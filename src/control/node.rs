@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::control::admin::Counters;
 use crate::control::admin::Node;
+use crate::control::names::Names;
 use crate::control::publish::CoreEnd;
 use crate::metrics::counters::CoreCounters;
 
@@ -25,6 +27,8 @@ pub struct ThisNode {
     hostname: String,
     cores: Arc<Vec<CoreEnd>>,
     draining: AtomicBool,
+    /// With `new_dns_client`: what `GET /status/dns` tells of.
+    dns: Option<Arc<Names>>,
 }
 
 impl ThisNode {
@@ -44,7 +48,8 @@ impl ThisNode {
             }
         };
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Ok(Self { id, hostname: hostname.trim().to_owned(), cores: Arc::default(), draining: AtomicBool::new(false) })
+        let (hostname, cores) = (hostname.trim().to_owned(), Arc::default());
+        Ok(Self { id, hostname, cores, draining: AtomicBool::new(false), dns: None })
     }
 
     /// The node's id.
@@ -59,6 +64,11 @@ impl ThisNode {
 
     pub(super) fn with_cores(mut self, cores: Arc<Vec<CoreEnd>>) -> Self {
         self.cores = cores;
+        self
+    }
+
+    pub(super) fn with_dns(mut self, dns: Option<Arc<Names>>) -> Self {
+        self.dns = dns;
         self
     }
 
@@ -105,6 +115,10 @@ impl Node for ThisNode {
             connections_waiting: waiting,
             total_requests: self.sum(|c| c.requests.get()),
         }
+    }
+
+    fn dns_statistics(&self) -> Option<Map<String, Value>> {
+        Some(self.dns.as_ref()?.statistics())
     }
 
     fn memory_bytes(&self) -> u64 {

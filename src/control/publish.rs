@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::control::backends::Backends;
-use crate::control::resolve::Names;
+use crate::control::names::Names;
 use crate::control::store::Applied;
 use crate::control::store::Publish;
 use crate::entity::RowChange;
@@ -102,6 +102,11 @@ impl Publisher {
     /// Upstreams with the health of their addresses.
     pub fn backends(&self) -> &Backends {
         &self.backends
+    }
+
+    /// The names that the configuration uses.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 
     /// Tells every core the same, outside of the order of versions.

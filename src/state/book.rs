@@ -303,7 +303,7 @@ fn places(resolution: &Resolution, port: u16) -> Vec<Place> {
     for Address { ip, port: own, weight, priority, name } in found.iter() {
         let addr = SocketAddr::new(*ip, own.filter(|own| *own > 0).unwrap_or(port));
         if *priority == lowest && !places.iter().any(|place| place.addr == addr) {
-            let weight = weight.map(|weight| u32::from(weight.max(1)));
+            let weight = weight.map(|weight| weight.max(1));
             places.push(Place { addr, weight, name: name.clone() });
         }
     }

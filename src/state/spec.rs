@@ -108,13 +108,13 @@ pub enum RecordKind {
 }
 
 /// One address of a name. All but `ip` comes from SRV records only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     pub ip: IpAddr,
     /// `None`, or 0 in the record: the port of the target or service.
     pub port: Option<u16>,
     /// `None`: the weight of the target. A weight of 0 counts as 1.
-    pub weight: Option<u16>,
+    pub weight: Option<u32>,
     /// Only addresses of the lowest number are used.
     pub priority: u16,
     /// The name that the record points to.

@@ -8,6 +8,7 @@ mod bad_input;
 mod bodies;
 mod broken_upstreams;
 mod departures;
+mod dnsmasq;
 mod faults;
 mod forwarding;
 mod golden;

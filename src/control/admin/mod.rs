@@ -70,6 +70,10 @@ pub trait Node: Send + Sync + 'static {
     /// One object per core for `GET /status`: `{"core": 0, "version": 7, ...}`.
     fn cores(&self) -> Vec<Value>;
     fn counters(&self) -> Counters;
+    /// Searches by host name; `None` with the DNS client that keeps none.
+    fn dns_statistics(&self) -> Option<Map<String, Value>> {
+        None
+    }
     /// Resident memory of the process.
     fn memory_bytes(&self) -> u64;
     /// Whether traffic can be served; the error says why not.
@@ -289,6 +293,7 @@ impl<P: Publish> Admin<P> {
             Endpoint::Root => Ok(self.root()),
             Endpoint::Status => self.status(&call.query),
             Endpoint::Ready => self.ready(&call),
+            Endpoint::StatusDns => self.status_dns(),
             Endpoint::Endpoints => Ok(self.endpoints()),
             Endpoint::Robots => Ok(Reply::text(StatusCode::OK, "User-agent: *\nDisallow: /")),
             Endpoint::Config => self.config(call).await,

@@ -12,6 +12,7 @@ pub enum Endpoint {
     Root,
     Status,
     Ready,
+    StatusDns,
     Endpoints,
     Robots,
     Config,
@@ -65,6 +66,7 @@ const NO_CLUSTER: &str =
 const SPECIAL: &[(&str, Endpoint)] = &[
     ("/", Endpoint::Root),
     ("/status", Endpoint::Status),
+    ("/status/dns", Endpoint::StatusDns),
     ("/endpoints", Endpoint::Endpoints),
     ("/robots.txt", Endpoint::Robots),
     ("/config", Endpoint::Config),
@@ -94,8 +96,12 @@ const SPECIAL: &[(&str, Endpoint)] = &[
 ];
 
 /// The paths of the status listener.
-const STATUS_ONLY: &[(&str, Endpoint)] =
-    &[("/status", Endpoint::Status), ("/status/ready", Endpoint::Ready), ("/robots.txt", Endpoint::Robots)];
+const STATUS_ONLY: &[(&str, Endpoint)] = &[
+    ("/status", Endpoint::Status),
+    ("/status/dns", Endpoint::StatusDns),
+    ("/status/ready", Endpoint::Ready),
+    ("/robots.txt", Endpoint::Robots),
+];
 
 #[derive(Clone, Debug)]
 pub struct Path {

@@ -1,4 +1,4 @@
-//! What the node says about itself: `/`, `/status`, `/status/ready`, `/endpoints`, `/plugins/enabled`
+//! What the node says about itself: `/`, `/status`, `/status/ready`, `/status/dns`, `/endpoints`, `/plugins/enabled`
 //! (spec/admin-api.md sections 6 and 7.1 to 7.5).
 
 use crate::control::admin::Admin;
@@ -88,6 +88,16 @@ impl<P: Publish> Admin<P> {
             Ok(()) => Ok(Reply::json(StatusCode::OK, &json!({ "message": "ready" }))),
             Err(reason) => Err(Problem::Plain(StatusCode::SERVICE_UNAVAILABLE, reason)),
         }
+    }
+
+    pub(super) fn status_dns(&self) -> Result<Reply, Problem> {
+        let Some(statistics) = self.node.dns_statistics() else {
+            let why = "not implemented with the legacy DNS client";
+            return Err(Problem::Plain(StatusCode::NOT_IMPLEMENTED, why.to_string()));
+        };
+        // The cores share one resolver, so any of them may speak for all.
+        let worker = json!({ "id": 0, "count": self.node.cores().len() });
+        Ok(Reply::json(StatusCode::OK, &json!({ "worker": worker, "stats": statistics })))
     }
 
     pub(super) fn endpoints(&self) -> Reply {

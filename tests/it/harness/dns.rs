@@ -21,6 +21,7 @@ use crate::harness::port::Port;
 const HEADER_BYTES: usize = 12;
 const TYPE_A: [u8; 2] = [0, 1];
 const TYPE_CNAME: [u8; 2] = [0, 5];
+const TYPE_SRV: [u8; 2] = [0, 33];
 const CLASS_IN: [u8; 2] = [0, 1];
 /// A name that stands at the beginning of the question.
 const NAME_OF_QUESTION: [u8; 2] = [0xC0, HEADER_BYTES as u8];
@@ -30,11 +31,22 @@ const CUT: u8 = 0x02;
 const SERVER_FAILURE: u8 = 2;
 const NAME_ERROR: u8 = 3;
 
-/// What is said about a name.
+/// One SRV record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Srv {
+    pub priority: u16,
+    pub weight: u16,
+    pub port: u16,
+    pub target: &'static str,
+}
+
+/// What is said about a name; nothing about types of records that are not in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Says {
     /// A records in this order.
     Addresses(Vec<Ipv4Addr>, u32),
+    /// SRV records, with a time to live.
+    Services(Vec<Srv>, u32),
     /// A CNAME record with a time to live, without the records of the name that it leads to.
     Alias(&'static str, u32),
     /// NOERROR without a record.
@@ -174,7 +186,7 @@ impl Shared {
         stream.read_exact(&mut length).ok()?;
         let mut query = vec![0; u16::from_be_bytes(length).into()];
         stream.read_exact(&mut query).ok()?;
-        let (name, _) = question(&query)?;
+        let (name, ..) = question(&query)?;
         *self.asked_over_tcp.lock().expect("no panic while holding it").entry(name).or_default() += 1;
         let answer = self.answer(&query, false)?;
         let length = u16::try_from(answer.len()).expect("a short table");
@@ -182,7 +194,7 @@ impl Shared {
     }
 
     fn answer(&self, query: &[u8], cut: bool) -> Option<Vec<u8>> {
-        let (name, end) = question(query)?;
+        let (name, kind, end) = question(query)?;
         // Looked up first: who has seen the count knows which table was read.
         let says = self.says(&name);
         *self.asked.lock().expect("no panic while holding it").entry(name).or_default() += 1;
@@ -192,7 +204,13 @@ impl Shared {
             Says::NoSuchName => (NAME_ERROR, vec![]),
             Says::Empty => (0, vec![]),
             _ if cut => (0, vec![]),
-            Says::Addresses(ips, ttl_s) => (0, ips.iter().map(|ip| record(TYPE_A, *ttl_s, &ip.octets())).collect()),
+            Says::Addresses(ips, ttl_s) if kind == TYPE_A => {
+                (0, ips.iter().map(|ip| record(TYPE_A, *ttl_s, &ip.octets())).collect())
+            }
+            Says::Services(services, ttl_s) if kind == TYPE_SRV => {
+                (0, services.iter().map(|srv| record(TYPE_SRV, *ttl_s, &srv.data())).collect())
+            }
+            Says::Addresses(..) | Says::Services(..) => (0, vec![]),
             Says::Alias(other, ttl_s) => (0, vec![record(TYPE_CNAME, *ttl_s, &labels(other))]),
         };
         let mut answer = query[..2].to_vec();
@@ -213,8 +231,15 @@ impl Shared {
     }
 }
 
-/// The name that is asked for, in small letters and without the last dot, and where the question ends.
-fn question(query: &[u8]) -> Option<(String, usize)> {
+impl Srv {
+    fn data(&self) -> Vec<u8> {
+        let numbers = [self.priority, self.weight, self.port].map(u16::to_be_bytes).concat();
+        [numbers, labels(self.target)].concat()
+    }
+}
+
+/// The name that is asked for, in small letters and without the last dot, the type, and where the question ends.
+fn question(query: &[u8]) -> Option<(String, [u8; 2], usize)> {
     let mut labels = Vec::new();
     let mut at = HEADER_BYTES;
     loop {
@@ -222,7 +247,8 @@ fn question(query: &[u8]) -> Option<(String, usize)> {
         let label = query.get(at + 1..at + 1 + length)?;
         at += 1 + length;
         if length == 0 {
-            return (at + 4 <= query.len()).then(|| (labels.join("."), at + 4));
+            let kind = query.get(at..at + 2)?.try_into().ok()?;
+            return (at + 4 <= query.len()).then(|| (labels.join("."), kind, at + 4));
         }
         labels.push(String::from_utf8_lossy(label).to_ascii_lowercase());
     }

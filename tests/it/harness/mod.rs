@@ -5,11 +5,13 @@
 pub mod client;
 pub mod curl;
 pub mod dns;
+pub mod dnsmasq;
 pub mod gateway;
 pub mod nginx;
 pub mod peer;
 pub mod port;
 pub mod process;
+pub mod site;
 
 use std::time::Duration;
 use std::time::Instant;

@@ -13,7 +13,7 @@ use crate::harness::process::Process;
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo/upstream.conf");
 
 /// Servers stand outside of the path of ordinary users on Debian.
-const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
 
 /// One nginx, running or stopped, always at the same port.
 pub struct Nginx {
