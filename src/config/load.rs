@@ -244,7 +244,7 @@ impl Reader<'_> {
     fn check_dns_clients(&mut self, settings: &Settings) {
         let (idle, client) = if settings.new_dns_client { ("dns_", "off") } else { ("resolver_", "on") };
         let default = |name: &str| PROPERTIES.iter().find(|p| p.name == name).map_or("", |p| p.default);
-        let is_idle = |(name, given): &(&&str, &Given)| name.starts_with(idle) && given.text != default(**name);
+        let is_idle = |(name, given): &(&&str, &Given)| name.starts_with(idle) && given.text != default(name);
         let mut given: Vec<_> = self.given.iter().filter(is_idle).collect();
         given.sort_by_key(|(name, _)| **name);
         let warning = |(name, given): (&&str, &Given)| Warning {

@@ -365,7 +365,7 @@ fn srv_records_give_a_target_its_port_and_weights() {
 }
 
 #[test]
-fn a_name_that_is_gone_for_one_answer_only_stays_in_use() {
+fn a_name_that_is_gone_is_given_up() {
     let site = Scripted::with(&[2], &[("dns_error_ttl", "1")]);
     site.dns.set("blink.test", &[2], 1);
     site.serve("blink.test");

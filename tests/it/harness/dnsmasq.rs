@@ -66,12 +66,12 @@ impl Dnsmasq {
     pub fn start_again(&mut self) {
         self.process = None;
         let mut command = Command::new("dnsmasq");
-        command.env("PATH", PATH).current_dir(self.directory.path());
-        command.args(["--keep-in-foreground", "--log-facility=log", "--user=root", "--pid-file="]);
+        command.env("PATH", PATH).args(["--keep-in-foreground", "--user=root", "--pid-file="]);
         command.args(["--no-resolv", "--no-hosts", "--local=/test/", "--local-ttl=1"]);
-        command.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--conf-file=records"]);
-        let hosts = self.directory.path().join("hosts");
-        command.arg(format!("--addn-hosts={}", hosts.display())).arg(format!("--port={}", self.port.number));
+        command.args(["--listen-address=127.0.0.1", "--bind-interfaces"]).arg(format!("--port={}", self.port.number));
+        for (option, file) in [("addn-hosts", "hosts"), ("conf-file", "records"), ("log-facility", "log")] {
+            command.arg(format!("--{option}={}", self.directory.path().join(file).display()));
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::start(&mut command);
         eventually("dnsmasq to answer", || {
