@@ -125,7 +125,8 @@ pub const ADMIN_HEAD_MS_MAX: u64 = 75_000;
 pub const ADMIN_CONNECTIONS_MAX: usize = 1024;
 /// How long a client of the Admin API may take for a whole request body, in milliseconds.
 pub const ADMIN_BODY_MS_MAX: u64 = 60_000;
-// plugins
+
+// ---- Plugins (`plugins`) ----
 
 /// A response body up to this size is held in memory when a plugin wants it whole; a longer one passes the plugin by.
 pub const RESPONSE_BODY_HELD_BYTES: usize = 8 << 20;
@@ -139,3 +140,5 @@ pub const FULL_BATCHES_WAITING_MAX: usize = 256;
 pub const FULL_RECORD_ROOM_BYTES: usize = 8 << 10;
 /// How long what a plugin told without waiting may take.
 pub const TOLD_MS: u64 = 10_000;
+/// Encoded name and password of a request that are decoded without an allocation.
+pub const BASIC_CREDENTIALS_STACK_BYTES: usize = 512;

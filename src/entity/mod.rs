@@ -3,7 +3,9 @@
 //! Never: stores, looks up or imports another folder but `limits` and `stdx`; a plugin's schema comes in by lookup.
 //! Always: what an entity may contain is said once, in its `Field` table, and everything else is derived from it.
 
+pub mod acl;
 pub mod address;
+pub mod basicauth_credential;
 pub mod certificate;
 pub mod checks;
 pub mod coerce;
@@ -11,8 +13,11 @@ pub mod complete;
 pub mod consumer;
 mod der;
 pub mod document;
+pub mod hmacauth_credential;
+pub mod jwt_secret;
 pub mod key;
 pub mod keyauth_credential;
+pub mod oauth2;
 pub mod path;
 pub mod pattern;
 pub mod pem;
@@ -21,7 +26,9 @@ pub mod route;
 mod rules;
 pub mod schema;
 pub mod service;
+pub mod session;
 pub mod target;
+pub mod transform;
 pub mod upstream;
 pub mod validate;
 pub mod validators;
@@ -36,6 +43,7 @@ use crate::entity::schema::OnDelete;
 use crate::entity::schema::Record;
 use crate::entity::schema::RecordRule;
 use crate::entity::schema::Shorthand;
+use crate::entity::transform::Transform;
 use crate::entity::violation::Violations;
 use crate::strs;
 use serde_json::Map;
@@ -57,6 +65,15 @@ pub static ENTITIES: &[&Entity] = &[
     &upstream::UPSTREAMS,
     &target::TARGETS,
     &keyauth_credential::KEYAUTH_CREDENTIALS,
+    &basicauth_credential::BASICAUTH_CREDENTIALS,
+    &hmacauth_credential::HMACAUTH_CREDENTIALS,
+    &jwt_secret::JWT_SECRETS,
+    &acl::ACLS,
+    &oauth2::OAUTH2_CREDENTIALS,
+    &oauth2::OAUTH2_TOKENS,
+    &oauth2::OAUTH2_AUTHORIZATION_CODES,
+    &session::SESSIONS,
+    &session::SESSION_METADATAS,
 ];
 
 /// The entity of a storage name.
@@ -71,10 +88,12 @@ pub struct Entity {
     pub name: &'static str,
     /// First path segment of the collection (`key-auths`); `None`: reachable below a parent only.
     pub collection: Option<&'static str>,
-    /// Path segment below a parent (`key-auth`).
+    /// Path segment below a parent (`key-auth`); empty: the entity has no paths at all.
     pub segment: &'static str,
     /// The field that can stand for the id in a path; empty: only the id can.
     pub path_key: &'static str,
+    /// The field that can stand for the id below the first parent, where there is no path key.
+    pub child_key: &'static str,
     /// The path key of another entity names the row that it refers to: that entity, and its field that refers.
     pub named_by: Option<(&'static str, &'static str)>,
     /// Fields of other entities, as dotted paths, that list ids of rows: while listed, a row cannot be deleted.
@@ -86,6 +105,8 @@ pub struct Entity {
     pub unique_together: &'static [&'static [&'static str]],
     /// Rewrites input before it is validated.
     pub normalise: Option<fn(&mut Map<String, Value>)>,
+    /// What is stored in place of values that were sent.
+    pub transform: Option<&'static Transform>,
     /// Fields and checks that depend on a value in the row.
     pub variant: Option<VariantOf>,
     /// What the id of a declared row without one follows from.
@@ -132,12 +153,14 @@ impl Entity {
             collection: Some(name),
             segment: name,
             path_key,
+            child_key: "",
             named_by: None,
             listed_in: &[],
             hides_parents: false,
             record,
             unique_together: &[],
             normalise: None,
+            transform: None,
             variant: None,
             declared_id: DeclaredId::Key,
             ttl: false,
@@ -163,6 +186,17 @@ impl Entity {
     }
     const fn below_parent_only(mut self) -> Entity {
         self.collection = None;
+        self
+    }
+    const fn without_paths(self) -> Entity {
+        Entity { collection: None, segment: "", ..self }
+    }
+    const fn child_key(mut self, field: &'static str) -> Entity {
+        self.child_key = field;
+        self
+    }
+    const fn transform(mut self, transform: &'static Transform) -> Entity {
+        self.transform = Some(transform);
         self
     }
     const fn unique_together(mut self, groups: &'static [&'static [&'static str]]) -> Entity {

@@ -50,6 +50,30 @@ impl Entity {
     /// A new or wholly replaced row.
     pub fn create(
         &self,
+        input: Map<String, Value>,
+        moment: Moment,
+        plugins: PluginLookup<'_>,
+    ) -> Result<Map<String, Value>, Violations> {
+        let whole = self.transform.is_some().then(|| input.clone());
+        let made = self.create_as_is(input, moment, plugins);
+        let (Some(transform), Some(sent)) = (self.transform, whole) else {
+            return made;
+        };
+        match made {
+            Ok(mut row) => {
+                (transform.run)(&mut row);
+                Ok(row)
+            }
+            Err(mut found) => {
+                found.entity.extend(transform.missing(self, &sent));
+                Err(found)
+            }
+        }
+    }
+
+    /// As `create`, with values that are in their stored form already.
+    pub fn create_as_is(
+        &self,
         mut input: Map<String, Value>,
         moment: Moment,
         plugins: PluginLookup<'_>,
@@ -78,6 +102,7 @@ impl Entity {
         chooser.extend(patch.clone());
         let variant = self.variant_of(&chooser, plugins)?;
         let fields = self.fields(&variant);
+        let due = self.transform.map_or(Ok(false), |transform| transform.is_due(stored, &patch));
         let mut row = stored.clone();
         complete::merge(fields.iter(), &mut row, patch);
         if let Some(normalise) = self.normalise {
@@ -85,7 +110,19 @@ impl Entity {
         }
         complete::stamp(fields.iter(), &mut row, false, moment);
         complete::fill(fields.iter(), &mut row);
-        self.check(&variant, &fields, row, Write::Partial)
+        let checked = self.check(&variant, &fields, row, Write::Partial);
+        match (checked, due, self.transform) {
+            (Ok(mut row), Ok(true), Some(transform)) => {
+                (transform.run)(&mut row);
+                Ok(row)
+            }
+            (Ok(_), Err(text), _) => Err(Violations { entity: vec![text], ..Violations::default() }),
+            (Err(mut found), Err(text), _) => {
+                found.entity.push(text);
+                Err(found)
+            }
+            (checked, ..) => checked,
+        }
     }
 
     /// A badly typed shorthand is the only thing reported: what it stands for cannot be judged.

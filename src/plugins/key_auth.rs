@@ -16,13 +16,13 @@ use crate::plugins::ConfigError;
 use crate::plugins::Kind;
 use crate::plugins::Plugin;
 use crate::plugins::Verdict;
+use crate::plugins::authenticate::Policy;
+use crate::plugins::authenticate::Proof;
+use crate::plugins::authenticate::challenge;
 use crate::plugins::body::Format;
-use crate::plugins::directory::Consumer;
-use crate::plugins::directory::KeyCredential;
 use crate::plugins::query;
 use crate::plugins::query::Found;
 use crate::plugins::settings;
-use crate::plugins::view::Identity;
 use crate::plugins::view::View;
 
 const KEY_NAME: Field = Field::string("").check(Check::HeaderName);
@@ -52,8 +52,7 @@ struct KeyAuth {
     in_query: bool,
     in_body: bool,
     hide_credentials: bool,
-    /// Id or username of the consumer that a request without a valid key belongs to.
-    anonymous: Option<Box<str>>,
+    policy: Policy,
     run_on_preflight: bool,
     /// Value of `WWW-Authenticate`.
     challenge: Box<str>,
@@ -84,12 +83,9 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
         in_query: settings::flag(config, "key_in_query"),
         in_body: settings::flag(config, "key_in_body"),
         hide_credentials: settings::flag(config, "hide_credentials"),
-        anonymous: settings::text(config, "anonymous").map(Box::from),
+        policy: Policy::of(config),
         run_on_preflight: settings::flag(config, "run_on_preflight"),
-        challenge: match settings::text(config, "realm") {
-            Some(realm) => format!("Key realm=\"{realm}\"").into(),
-            None => "Key".into(),
-        },
+        challenge: challenge("Key", config),
     }))
 }
 
@@ -98,29 +94,14 @@ impl Plugin for KeyAuth {
         if !self.run_on_preflight && view.method == Method::Options {
             return Verdict::Continue;
         }
-        // With an anonymous consumer, several authentication plugins are alternatives.
-        if self.anonymous.is_some() && view.identity.credential.is_some() {
-            return Verdict::Continue;
-        }
-        let failure = match self.authenticate(view) {
-            Ok((consumer, credential)) => {
-                identify(view, consumer, Some(credential));
-                return Verdict::Continue;
-            }
-            Err(failure) => failure,
-        };
-        let Some(anonymous) = &self.anonymous else {
-            view.reply.gateway(401, failure.message());
-            view.reply.fields.set(Known::WwwAuthenticate, self.challenge.as_bytes());
-            return Verdict::Reply;
-        };
-        let Some(consumer) = view.directory.consumer_named(anonymous) else {
-            let message = format!("anonymous consumer {anonymous} is configured but doesn't exist");
-            view.reply.gateway(500, &message);
-            return Verdict::Reply;
-        };
-        identify(view, consumer, None);
-        Verdict::Continue
+        self.policy.decide(
+            view,
+            |view| self.authenticate(view),
+            |reply, failure| {
+                reply.gateway(401, failure.message());
+                reply.fields.set(Known::WwwAuthenticate, self.challenge.as_bytes());
+            },
+        )
     }
 
     fn reads_body(&self) -> bool {
@@ -129,18 +110,17 @@ impl Plugin for KeyAuth {
 }
 
 impl KeyAuth {
-    fn authenticate<'a>(&self, view: &mut View<'a>) -> Result<(&'a Consumer, &'a KeyCredential), Failure> {
+    fn authenticate<'a>(&self, view: &mut View<'a>) -> Result<Proof<'a>, Failure> {
         let (name, key) = self.find_key(view)?;
         let credential = match &*key {
             b"" => Err(Failure::NoKey),
-            key => view.directory.key(key, view.now_unix_ms).ok_or(Failure::Unknown),
+            key => view.directory.keys.find(key, view.now_unix_ms).ok_or(Failure::Unknown),
         };
         if self.hide_credentials {
             self.hide(view, name.as_bytes());
         }
-        let credential = credential?;
-        let consumer = view.directory.consumer(credential.consumer).ok_or(Failure::Unknown)?;
-        Ok((consumer, credential))
+        let proof = Proof::of(view, credential?).ok_or(Failure::Unknown)?;
+        Ok(Proof { identifier: None, ..proof })
     }
 
     /// The first text under one of the names, and the name.
@@ -199,29 +179,12 @@ fn in_body<'v>(view: &'v View<'_>, name: &[u8]) -> Found<'v> {
     format.map_or(Found::Nothing, |format| format.find(body.get(), name))
 }
 
-/// Makes the request that consumer's and tells the upstream. Every field is set or removed, so that none comes from the
-/// client.
-fn identify(view: &mut View<'_>, consumer: &Consumer, credential: Option<&KeyCredential>) {
-    *view.identity = Identity { consumer: Some(consumer.id), credential: credential.map(|credential| credential.id) };
-    let fields = &mut *view.fields;
-    let mut tell = |name: Known, value: Option<&str>| {
-        match value {
-            Some(value) => fields.set(name, value.as_bytes()),
-            None => drop(fields.remove(name)),
-        };
-    };
-    tell(Known::XConsumerId, Some(&consumer.id_text));
-    tell(Known::XConsumerCustomId, consumer.custom_id.as_deref());
-    tell(Known::XConsumerUsername, consumer.username.as_deref());
-    tell(Known::XCredentialIdentifier, credential.map(|credential| &*credential.id_text));
-    tell(Known::XAnonymousConsumer, if credential.is_some() { None } else { Some("true") });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plugins::testing::Exchange;
     use crate::plugins::testing::plugin;
+    use crate::plugins::view::Identity;
     use serde_json::json;
     use uuid::Uuid;
 
@@ -242,6 +205,11 @@ mod tests {
         json!({"hide_credentials": true, "key_in_body": true, "key_names": ["apikey", "x-k"], "run_on_preflight": false})
     }
 
+    fn identity(consumer: u128, credential: Option<u128>) -> Identity {
+        let (consumer, credential) = (Some(Uuid::from_u128(consumer)), credential.map(Uuid::from_u128));
+        Identity { consumer, credential, groups: None }
+    }
+
     /// The upstream gets `fields`.
     #[track_caller]
     fn passes(config: Value, exchange: &mut Exchange, fields: &[&[&str]]) {
@@ -256,7 +224,7 @@ mod tests {
         assert_eq!(exchange.access(&*plugin(&KIND, config)), Verdict::Reply);
         assert_eq!((exchange.reply.status, exchange.reply_text().as_str()), (401, message));
         assert_eq!(exchange.reply_fields(), [format!("WWW-Authenticate: {challenge}")]);
-        assert_eq!((exchange.fields(), exchange.identity), (before, Identity::default()));
+        assert_eq!((exchange.fields(), exchange.identity.clone()), (before, Identity::default()));
     }
 
     #[test]
@@ -269,8 +237,8 @@ mod tests {
         ] {
             let mut exchange = Exchange::new(&lines);
             passes(json!({}), &mut exchange, &[kept, ALICE]);
-            let identity = Identity { consumer: Some(Uuid::from_u128(1)), credential: Some(Uuid::from_u128(0x11)) };
-            assert_eq!(exchange.identity, identity);
+            let expected = identity(1, Some(0x11));
+            assert_eq!(exchange.identity, expected);
             assert_eq!(exchange.edited_query(), None);
         }
     }
@@ -378,16 +346,16 @@ mod tests {
             passes(config.clone(), &mut Exchange::new(&["GET /p", "apikey: k1"]), &[&["apikey: k1"], ALICE]);
             let mut exchange = Exchange::new(&["GET /p"]);
             passes(config, &mut exchange, &[ANONYMOUS]);
-            let identity = Identity { consumer: Some(Uuid::from_u128(3)), credential: None };
-            assert_eq!(exchange.identity, identity);
+            let expected = identity(3, None);
+            assert_eq!(exchange.identity, expected);
         }
     }
 
     #[test]
     fn who_is_known_already_stays_if_there_is_an_anonymous_consumer() {
-        let known = Identity { consumer: Some(Uuid::from_u128(2)), credential: Some(Uuid::from_u128(0x12)) };
+        let known = identity(2, Some(0x12));
         let mut exchange = Exchange::new(&["GET /p"]);
-        exchange.identity = known;
+        exchange.identity = known.clone();
         passes(json!({"anonymous": "anon"}), &mut exchange, &[]);
         assert_eq!(exchange.identity, known);
         assert_eq!(exchange.access(&*plugin(&KIND, json!({}))), Verdict::Reply);

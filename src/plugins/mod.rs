@@ -12,6 +12,9 @@ pub mod directory;
 pub mod shipping;
 pub mod view;
 
+mod acl;
+mod authenticate;
+mod basic_auth;
 mod body;
 mod correlation_id;
 mod key_auth;
@@ -35,7 +38,8 @@ use crate::plugins::view::ResponseView;
 use crate::plugins::view::View;
 
 /// Every plugin that a configuration may name. A new one is a file and a row.
-pub static PLUGINS: &[&Kind] = &[&correlation_id::KIND, &key_auth::KIND, &request_termination::KIND];
+pub static PLUGINS: &[&Kind] =
+    &[&acl::KIND, &basic_auth::KIND, &correlation_id::KIND, &key_auth::KIND, &request_termination::KIND];
 
 /// One plugin: what the Admin API knows of it and how a configuration of it is compiled.
 pub struct Kind {
@@ -141,7 +145,13 @@ mod tests {
 
     #[test]
     fn priorities_are_those_of_kong() {
-        let known = [("correlation-id", 100_001), ("key-auth", 1250), ("request-termination", 2)];
+        let known = [
+            ("acl", 950),
+            ("basic-auth", 1100),
+            ("correlation-id", 100_001),
+            ("key-auth", 1250),
+            ("request-termination", 2),
+        ];
         for kind in PLUGINS {
             assert!(known.contains(&(kind.schema.name, kind.priority)), "{}", kind.schema.name);
         }

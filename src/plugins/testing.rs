@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::entity::basicauth_credential::password_hash;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
 use crate::http::parse::HeadLimits;
@@ -18,8 +19,8 @@ use crate::plugins::Plugin;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Asking;
 use crate::plugins::directory::Consumer;
+use crate::plugins::directory::Credential;
 use crate::plugins::directory::Directory;
-use crate::plugins::directory::KeyCredential;
 use crate::plugins::view::ConnFacts;
 use crate::plugins::view::CoreFacts;
 use crate::plugins::view::Editable;
@@ -226,7 +227,7 @@ fn lines(fields: &Fields, source: &[u8]) -> Vec<String> {
     fields.iter(source).map(|field| format!("{}: {}", text(field.name), text(field.value))).collect()
 }
 
-/// alice (1, custom id a1, keys k1 and an expired one), bob (2, key k2), anon (3).
+/// alice (1, custom id a1, keys k1 and an expired one, password p1 of u1, groups g1 and g2), bob (2, key k2), anon (3).
 fn directory() -> Directory {
     let mut directory = Directory::default();
     for (n, username, custom_id) in [(1, "alice", Some("a1")), (2, "bob", None), (3, "anon", None)] {
@@ -241,14 +242,19 @@ fn directory() -> Directory {
     for (n, owner, key, expires_at_ms) in
         [(0x11, 1, "k1", None), (0x12, 2, "k2", None), (0x13, 1, "expired", Some(EXPIRES_UNIX_MS))]
     {
-        let id = Uuid::from_u128(n);
-        directory.put_key(KeyCredential {
-            id,
-            id_text: id.to_string().into(),
-            consumer: Uuid::from_u128(owner),
-            key: key.into(),
-            expires_at_ms,
-        });
+        let (id, consumer) = (Uuid::from_u128(n), Uuid::from_u128(owner));
+        directory.keys.put(Credential { id, consumer, key: key.into(), secret: (), expires_at_ms });
+    }
+    let hash = password_hash(b"p1", &Uuid::from_u128(1).to_string()).into_boxed_str();
+    directory.passwords.put(Credential {
+        id: Uuid::from_u128(0x21),
+        consumer: Uuid::from_u128(1),
+        key: "u1".into(),
+        secret: hash,
+        expires_at_ms: None,
+    });
+    for (n, group) in [(0x31, "g1"), (0x32, "g2")] {
+        directory.put_membership(Uuid::from_u128(n), Uuid::from_u128(1), group);
     }
     directory
 }

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -15,13 +16,16 @@ use crate::plugins::ask::Asking;
 use crate::plugins::ask::Question;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Directory;
+use crate::plugins::directory::Groups;
 
 /// Who the request comes from, as far as authentication has told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     pub consumer: Option<Uuid>,
     /// Id of the credential; the anonymous consumer has none.
     pub credential: Option<Uuid>,
+    /// Groups that authentication itself told, whatever those of the consumer are.
+    pub groups: Option<Arc<Groups>>,
 }
 
 /// What stays the same for all requests of one core.

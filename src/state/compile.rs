@@ -14,15 +14,14 @@ use crate::entity::RowChange;
 use crate::plugins;
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
-use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Directory;
-use crate::plugins::directory::KeyCredential;
 use crate::router::compile::Rules;
 use crate::router::compile::compile as compile_rules;
 use crate::router::gates::Gates;
 use crate::state::compile_checks::compile_checks;
 use crate::state::delta::BackendChange;
 use crate::state::delta::Change;
+use crate::state::people;
 use crate::state::spec::PluginSpec;
 use crate::state::spec::RouteSpec;
 use crate::state::spec::ServiceSpec;
@@ -82,7 +81,7 @@ impl Compiler {
         let mut refusals = Vec::new();
         let mut directory_changed = false;
         for change in rows {
-            directory_changed |= matches!(change.entity, "consumers" | "keyauth_credentials");
+            directory_changed |= people::follow(&mut next.directory, change);
             next.hosts.follow(change, &mut names);
             match next.compile_one(change, &mut backends) {
                 Ok(compiled) => changes.extend(compiled),
@@ -131,14 +130,6 @@ impl Compiler {
                     None
                 }
                 "plugins" => Some(Change::PluginGone(id)),
-                "consumers" => {
-                    self.directory.remove_consumer(id);
-                    None
-                }
-                "keyauth_credentials" => {
-                    self.directory.remove_key(id);
-                    None
-                }
                 _ => None,
             });
         };
@@ -158,37 +149,14 @@ impl Compiler {
                 Ok(None)
             }
             "plugins" => plugin(id, row, &refuse).map(|spec| Some(Change::Plugin(Arc::new(spec)))),
-            "consumers" => {
-                self.directory.put_consumer(Consumer {
-                    id,
-                    id_text: id.to_string().into(),
-                    username: text(row, "username").map(Into::into),
-                    custom_id: text(row, "custom_id").map(Into::into),
-                });
-                Ok(None)
-            }
-            "keyauth_credentials" => {
-                self.put_key(id, row, change.expires_at_ms);
-                Ok(None)
-            }
             _ => Ok(None),
         }
-    }
-
-    fn put_key(&mut self, id: Uuid, row: &Row, expires_at_ms: Option<u64>) {
-        let (Some(key), Some(consumer)) = (text(row, "key"), reference(row, "consumer")) else {
-            // A credential whose key is null is kept but authenticates nobody.
-            self.directory.remove_key(id);
-            return;
-        };
-        let id_text = id.to_string().into();
-        self.directory.put_key(KeyCredential { id, id_text, consumer, key: key.into(), expires_at_ms });
     }
 }
 
 type Refuse<'a> = &'a dyn Fn(&str, String) -> Vec<Refusal>;
 
-fn text<'a>(row: &'a Row, field: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(row: &'a Row, field: &str) -> Option<&'a str> {
     row.get(field)?.as_str()
 }
 
@@ -200,7 +168,7 @@ fn flag(row: &Row, field: &str, absent: bool) -> bool {
     row.get(field).and_then(Value::as_bool).unwrap_or(absent)
 }
 
-fn reference(row: &Row, field: &str) -> Option<Uuid> {
+pub(super) fn reference(row: &Row, field: &str) -> Option<Uuid> {
     Uuid::try_parse(row.get(field)?.get("id")?.as_str()?).ok()
 }
 

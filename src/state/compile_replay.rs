@@ -67,7 +67,7 @@ impl Pair {
         }
         for key in 0..ROWS_PER_KIND {
             let directory = self.core.directory();
-            let credential = directory.key(format!("key{key}").as_bytes(), 0);
+            let credential = directory.keys.find(format!("key{key}").as_bytes(), 0);
             let consumer = credential.and_then(|c| directory.consumer(c.consumer)).and_then(|c| c.username.clone());
             seen.push(format!("key{key}: {:?} {consumer:?}", credential.map(|c| c.id)));
             seen.push(format!("{:?}", directory.consumer_named(&format!("user{key}")).map(|c| c.id)));

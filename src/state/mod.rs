@@ -13,5 +13,7 @@ pub mod mailbox;
 pub mod peers;
 pub mod spec;
 
+mod people;
+
 #[cfg(test)]
 mod compile_replay;

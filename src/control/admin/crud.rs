@@ -19,6 +19,7 @@ use crate::control::store::tables::Tables;
 use crate::control::store::tables::reference_id;
 use crate::control::store::transaction::Transaction;
 use crate::entity::Entity;
+use crate::entity::validate::is_uuid;
 use hyper::Method;
 use hyper::StatusCode;
 use serde_json::Map;
@@ -132,8 +133,11 @@ impl<P: Publish> Admin<P> {
 
     pub(super) async fn child(&self, link: Link, call: Call) -> Result<Reply, Problem> {
         let parent_name = Name::read(link.parent, variable(&call, 0)?)?;
-        let name = Name::read(link.child, variable(&call, 1)?)?;
         let entity = link.child;
+        if let Some(key) = child_key(entity, variable(&call, 1)?)? {
+            return self.keyed_child(link, &parent_name, key, call).await;
+        }
+        let name = Name::read(entity, variable(&call, 1)?)?;
         let plugins = |name: &str| self.plugin(name);
         let writer = Writer { entity, plugins: &plugins };
         let parent_of = |tables: &Tables| {
@@ -180,6 +184,51 @@ impl<P: Publish> Admin<P> {
                 Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?))
             }
         }
+    }
+
+    /// `/consumers/{c}/acls/{group}`: a child whose key says which it is only below its parent.
+    async fn keyed_child(&self, link: Link, parent_name: &Name, key: String, mut call: Call) -> Result<Reply, Problem> {
+        let entity = link.child;
+        let parent_of = |tables: &Tables| {
+            parent_name.find(link.parent, tables).ok_or_else(|| parent_name.missing_parent(link.parent))
+        };
+        let find = |tables: &Tables| -> Result<Option<Uuid>, Problem> {
+            let pair = [(link.field, reference(parent_of(tables)?)), (entity.child_key, Value::from(key.as_str()))];
+            let row: Map<String, Value> = pair.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+            Ok(tables.find_together(entity, 0, &row))
+        };
+        if !matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE) {
+            let tables = self.store.view();
+            let id = find(&tables)?.ok_or_else(Problem::not_found)?;
+            return Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?));
+        }
+        let plugins = |name: &str| self.plugin(name);
+        let writer = Writer { entity, plugins: &plugins };
+        let status = if call.method == Method::DELETE { StatusCode::NO_CONTENT } else { StatusCode::OK };
+        self.change(status, |tx| {
+            let found = find(&tx.tables)?;
+            let id = match (&call.method, found) {
+                (&Method::PUT, found) => {
+                    call.input.fields.entry(entity.child_key).or_insert_with(|| key.clone().into());
+                    let owner = [(link.field, reference(parent_of(&tx.tables)?))];
+                    match found {
+                        Some(id) => writer.replace(tx, &Name::Id(id), call.input, &owner)?,
+                        None => writer.create(tx, call.input, &owner)?,
+                    }
+                }
+                (_, None) => return Err(Problem::not_found()),
+                (&Method::DELETE, Some(id)) => {
+                    tx.delete(entity, id).map_err(Problem::Conflict)?;
+                    return Ok(None);
+                }
+                (_, Some(id)) => {
+                    writer.patch(tx, &Name::Id(id), id, call.input)?;
+                    id
+                }
+            };
+            rows::show_id(entity, &tx.tables, id).map(Some)
+        })
+        .await
     }
 
     /// `/routes/{r}/service`: the row that a row refers to.
@@ -236,6 +285,14 @@ pub(super) fn with_version(reply: Reply, applied: &Applied) -> Reply {
     let late: Vec<String> = applied.late.iter().map(usize::to_string).collect();
     tracing::warn!("version {} is not yet applied by cores {}", applied.version, late.join(", "));
     reply.with("X-Ringway-Late-Cores", late.join(","))
+}
+
+/// The segment as a value of the child key: the entity has one, and it is no id.
+fn child_key(entity: &Entity, segment: &crate::control::admin::paths::Variable) -> Result<Option<String>, Problem> {
+    match &segment.decoded {
+        Ok(text) if !entity.child_key.is_empty() && !is_uuid(text) => Ok(Some(text.clone())),
+        _ => Ok(None),
+    }
 }
 
 /// A variable segment of the path; every pattern has as many as its handler asks for.

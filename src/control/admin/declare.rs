@@ -65,6 +65,8 @@ pub struct Reader<'a> {
     pub plugins: PluginLookup<'a>,
     /// The rows that stand now: a row without a generated id keeps the id under which it stands.
     pub tables: &'a Tables,
+    /// Values that are stored in another form, such as passwords, are in that form already (`_transform: false`).
+    pub as_is: bool,
 }
 
 /// An entry on its way to a row.
@@ -259,7 +261,10 @@ impl Reader<'_> {
             _ => Violations::of("ttl", "expected an integer"),
         })?;
         let moment = Moment { now_ms: self.tables.now_ms };
-        let made = entry.entity.create(fields, moment, self.plugins);
+        let made = match self.as_is {
+            true => entry.entity.create_as_is(fields, moment, self.plugins),
+            false => entry.entity.create(fields, moment, self.plugins),
+        };
         let row = match (made, unwanted.is_empty()) {
             (Ok(row), true) => row,
             (Ok(_), false) => return Err(unwanted),

@@ -27,6 +27,8 @@ pub mod targets;
 #[cfg(test)]
 mod config_tests;
 #[cfg(test)]
+mod credential_tests;
+#[cfg(test)]
 mod entity_tests;
 #[cfg(test)]
 mod replay;

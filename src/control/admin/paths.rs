@@ -179,7 +179,7 @@ impl Paths {
                     paths.push(path(format!("{row}/{}", reference.field), endpoint));
                 }
             }
-            for child in ENTITIES.iter().filter(present) {
+            for child in ENTITIES.iter().filter(present).filter(|child| !child.segment.is_empty()) {
                 for reference in child.references().filter(|reference| reference.entity == entity.name) {
                     let link = Link { parent: entity, child, field: reference.field };
                     paths.extend(nested(&row, link));

@@ -15,11 +15,13 @@ const COLLECTIONS: [(&str, &str); 4] =
     [("consumers", "username"), ("upstreams", "name"), ("services", "name"), ("routes", "name")];
 /// Collections inside of entities: where they stand, their path in the Admin API, and how a row names its owner.
 /// Others, such as credentials of plugins that a record does not use, are left out.
-const NESTED: [(&str, &str, &str); 4] = [
+const NESTED: [(&str, &str, &str); 6] = [
     ("routes", "routes", "service"),
     ("plugins", "plugins", "route"),
     ("targets", "targets", "upstream"),
     ("keyauth_credentials", "key-auth", "consumer"),
+    ("basicauth_credentials", "basic-auth", "consumer"),
+    ("acls", "acls", "consumer"),
 ];
 
 /// The Admin API of a gateway, and what was created in it.
@@ -51,7 +53,7 @@ impl Setup {
 
     fn create(&mut self, collection: &str, named_by: &str, mut entity: Value) {
         let nested = NESTED.map(|(field, path, owner)| (path, owner, rows(&mut entity, field)));
-        for left_out in ["basicauth_credentials", "jwt_secrets", "acls"] {
+        for left_out in ["jwt_secrets"] {
             rows(&mut entity, left_out);
         }
         if let Some(port) = entity.get_mut("port")
@@ -67,7 +69,9 @@ impl Setup {
         for (path, owner, rows) in nested {
             for mut row in rows {
                 match path {
-                    "targets" | "key-auth" => self.post(&format!("/{collection}/{id}/{path}"), &row),
+                    "targets" | "key-auth" | "basic-auth" | "acls" => {
+                        self.post(&format!("/{collection}/{id}/{path}"), &row)
+                    }
                     "plugins" => {
                         row[owner] = json!({"id": id});
                         self.post("/plugins", &row);

@@ -1,0 +1,98 @@
+//! Rows of consumers, credentials and groups -> the directory that plugins look them up in.
+//! Never: refuses a row; a credential that can prove nothing is kept in the store and found by nobody.
+
+use serde_json::Map;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::entity::RowChange;
+use crate::plugins::directory::Consumer;
+use crate::plugins::directory::Credential;
+use crate::plugins::directory::Credentials;
+use crate::plugins::directory::Directory;
+use crate::state::compile::reference;
+use crate::state::compile::text;
+
+type Row = Map<String, Value>;
+
+/// Applies one changed row. Answers whether the directory has rows of that kind at all.
+pub(super) fn follow(directory: &mut Directory, change: &RowChange) -> bool {
+    let (id, row) = (change.id, change.row.as_ref());
+    match change.entity {
+        "consumers" => match row {
+            Some(row) => directory.put_consumer(Consumer {
+                id,
+                id_text: id.to_string().into(),
+                username: text(row, "username").map(Into::into),
+                custom_id: text(row, "custom_id").map(Into::into),
+            }),
+            None => directory.remove_consumer(id),
+        },
+        "keyauth_credentials" => replace(&mut directory.keys, change, "key", |_| Some(())),
+        "basicauth_credentials" => {
+            replace(&mut directory.passwords, change, "username", |row| text(row, "password").map(Box::from));
+        }
+        "acls" => match row.and_then(|row| reference(row, "consumer").zip(text(row, "group"))) {
+            Some((consumer, group)) => directory.put_membership(id, consumer, group),
+            None => directory.remove_membership(id),
+        },
+        _ => return false,
+    }
+    true
+}
+
+/// Puts a credential that has a key and a secret; removes any other.
+fn replace<S>(credentials: &mut Credentials<S>, change: &RowChange, key: &str, secret: impl FnOnce(&Row) -> Option<S>) {
+    match change.row.as_ref().and_then(|row| credential(change, row, key, secret)) {
+        Some(credential) => credentials.put(credential),
+        None => credentials.remove(change.id),
+    }
+}
+
+fn credential<S>(
+    change: &RowChange,
+    row: &Row,
+    key: &str,
+    secret: impl FnOnce(&Row) -> Option<S>,
+) -> Option<Credential<S>> {
+    let consumer: Uuid = reference(row, "consumer")?;
+    let (key, secret) = (text(row, key)?.into(), secret(row)?);
+    Some(Credential { id: change.id, consumer, key, secret, expires_at_ms: change.expires_at_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn change(entity: &'static str, n: u128, row: Option<Value>) -> RowChange {
+        let row = row.map(|row| row.as_object().cloned().unwrap());
+        RowChange { entity, id: Uuid::from_u128(n), row, expires_at_ms: None }
+    }
+
+    #[test]
+    fn a_credential_without_a_key_or_a_secret_is_found_by_nobody() {
+        let owner = json!({ "id": Uuid::from_u128(1).to_string() });
+        let mut directory = Directory::default();
+        let mut put = |row: Option<Value>| {
+            assert!(follow(&mut directory, &change("basicauth_credentials", 2, row)));
+            directory.passwords.find(b"u", 0).map(|found| found.secret.clone())
+        };
+        assert_eq!(put(Some(json!({ "consumer": owner, "username": "u", "password": "h" }))).as_deref(), Some("h"));
+        assert_eq!(put(Some(json!({ "consumer": owner, "username": "u", "password": null }))), None);
+        assert!(put(Some(json!({ "consumer": owner, "username": "u", "password": "h" }))).is_some());
+        assert_eq!(put(None), None);
+    }
+
+    #[test]
+    fn groups_follow_their_rows() {
+        let owner = Uuid::from_u128(1);
+        let mut directory = Directory::default();
+        let row = json!({ "consumer": { "id": owner.to_string() }, "group": "g" });
+        assert!(follow(&mut directory, &change("acls", 2, Some(row))));
+        assert_eq!(directory.groups(owner).map(|groups| &*groups.text), Some("g"));
+        assert!(follow(&mut directory, &change("acls", 2, None)));
+        assert!(directory.groups(owner).is_none());
+        assert!(!follow(&mut directory, &change("routes", 2, None)));
+    }
+}
