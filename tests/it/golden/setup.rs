@@ -53,9 +53,7 @@ impl Setup {
 
     fn create(&mut self, collection: &str, named_by: &str, mut entity: Value) {
         let nested = NESTED.map(|(field, path, owner)| (path, owner, rows(&mut entity, field)));
-        for left_out in ["jwt_secrets"] {
-            rows(&mut entity, left_out);
-        }
+        rows(&mut entity, "jwt_secrets");
         if let Some(port) = entity.get_mut("port")
             && let Some(number) = port.as_str().and_then(|text| text.parse::<u16>().ok())
         {
