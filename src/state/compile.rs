@@ -19,9 +19,9 @@ use crate::router::compile::Rules;
 use crate::router::compile::compile as compile_rules;
 use crate::router::gates::Gates;
 use crate::state::compile_checks::compile_checks;
+use crate::state::compile_people;
 use crate::state::delta::BackendChange;
 use crate::state::delta::Change;
-use crate::state::people;
 use crate::state::spec::PluginSpec;
 use crate::state::spec::RouteSpec;
 use crate::state::spec::ServiceSpec;
@@ -81,7 +81,7 @@ impl Compiler {
         let mut refusals = Vec::new();
         let mut directory_changed = false;
         for change in rows {
-            directory_changed |= people::follow(&mut next.directory, change);
+            directory_changed |= compile_people::follow(&mut next.directory, change);
             next.hosts.follow(change, &mut names);
             match next.compile_one(change, &mut backends) {
                 Ok(compiled) => changes.extend(compiled),

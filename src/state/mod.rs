@@ -13,7 +13,7 @@ pub mod mailbox;
 pub mod peers;
 pub mod spec;
 
-mod people;
+mod compile_people;
 
 #[cfg(test)]
 mod compile_replay;
