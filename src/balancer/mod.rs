@@ -10,6 +10,7 @@
 
 pub mod checks;
 mod consistent_hashing;
+pub mod hash_on;
 pub mod health;
 mod latency;
 mod least_connections;

@@ -1,5 +1,5 @@
 //! Upstreams as they are served: targets, addresses, health, and the history of every address.
-//! Owns: the book of peers, and the log and memory of changes of availability. Never: probes, resolves, tells the cores.
+//! Owns: the book of peers, and the log and memory of changes of availability. Never: probes, resolves.
 //! Always: whatever ejects an address or brings it back - traffic on any core, a probe, an operator - is logged and
 //! remembered here, with what was seen and what is needed to come back.
 
@@ -17,11 +17,13 @@ use uuid::Uuid;
 use crate::balancer::vitals::Evidence;
 use crate::balancer::vitals::HealthEvent;
 use crate::balancer::vitals::Now;
+use crate::control::publish::CoreEnd;
 use crate::limits;
 use crate::state::book::PeerBook;
 use crate::state::delta::BackendChange;
 use crate::state::delta::NameUpdate;
 use crate::state::delta::PeersUpdate;
+use crate::state::mailbox::Post;
 use crate::state::peers::PeerSet;
 use crate::stdx::clock;
 
@@ -45,7 +47,7 @@ pub fn now() -> Now {
 
 impl Backends {
     /// Without any upstream. Must be called inside the control runtime.
-    pub fn start() -> Self {
+    pub fn start(cores: Arc<Vec<CoreEnd>>) -> Self {
         let (events, arriving) = mpsc::unbounded_channel();
         let book = PeerBook::new(Arc::new(move |event| drop(events.send(event))));
         let backends = Self {
@@ -53,7 +55,7 @@ impl Backends {
             changed: Arc::new(watch::Sender::new(0)),
             histories: Arc::default(),
         };
-        tokio::spawn(remember(arriving, Arc::downgrade(&backends.book), backends.histories.clone()));
+        tokio::spawn(remember(arriving, cores, Arc::downgrade(&backends.book), backends.histories.clone()));
         backends
     }
 
@@ -111,6 +113,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 async fn remember(
     mut arriving: mpsc::UnboundedReceiver<HealthEvent>,
+    cores: Arc<Vec<CoreEnd>>,
     book: std::sync::Weak<Mutex<PeerBook>>,
     histories: Arc<Mutex<Histories>>,
 ) {
@@ -120,7 +123,12 @@ async fn remember(
         let name = upstream.as_ref().and_then(|set| set.upstream.as_ref()).map(|spec| spec.name.clone());
         match event.available {
             true => tracing::info!("{}", sentence(name.as_deref(), &event)),
-            false => tracing::warn!("{}", sentence(name.as_deref(), &event)),
+            false => {
+                tracing::warn!("{}", sentence(name.as_deref(), &event));
+                for core in cores.iter() {
+                    core.sender.post(Post::Ejected(event.addr));
+                }
+            }
         }
         let mut histories = lock(&histories);
         let key = (event.upstream, event.addr, event.host.clone());

@@ -85,7 +85,7 @@ impl Publisher {
         let posting = Arc::new(Mutex::new(Compiler::new(trial_after_ms)));
         let (news, arriving) = mpsc::unbounded_channel();
         let names = Names::new(settings, Arc::new(move |update| drop(news.send(update))));
-        let backends = Backends::start();
+        let backends = Backends::start(cores.clone());
         let publisher = Self { cores, acknowledged, names: Arc::new(names), backends, posting };
         let compiled = lock(&publisher.posting).compile(rows)?;
         let initial = publisher.delta(Prepared { version, compiled }, &mut lock(&publisher.posting));

@@ -18,7 +18,7 @@ mod basic_auth;
 mod body;
 mod correlation_id;
 mod key_auth;
-mod query;
+pub mod query;
 mod request_termination;
 mod settings;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// One piece, still encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Argument<'a> {
+pub struct Argument<'a> {
     pub whole: &'a [u8],
     pub name: &'a [u8],
     /// `None`: there is no `=`.
@@ -26,7 +26,7 @@ pub(super) enum Found<'a> {
 }
 
 /// The arguments in order, empty pieces left out.
-pub(super) fn arguments(text: &[u8]) -> impl Iterator<Item = Argument<'_>> {
+pub fn arguments(text: &[u8]) -> impl Iterator<Item = Argument<'_>> {
     text.split(|&byte| byte == b'&').filter(|piece| !piece.is_empty()).map(|whole| {
         match whole.iter().position(|&byte| byte == b'=') {
             Some(at) => Argument { whole, name: &whole[..at], value: Some(&whole[at + 1..]) },
@@ -62,14 +62,15 @@ pub(super) fn without(text: &[u8], name: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The bytes that an encoded text stands for.
-pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     match text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         true => Cow::Owned(Decoder(text).collect()),
         false => Cow::Borrowed(text),
     }
 }
 
-fn decodes_to(text: &[u8], plain: &[u8]) -> bool {
+/// Whether an encoded text stands for a plain one.
+pub fn decodes_to(text: &[u8], plain: &[u8]) -> bool {
     text == plain && !text.contains(&b'%') && !text.contains(&b'+')
         || (text.len() >= plain.len() && Decoder(text).eq(plain.iter().copied()))
 }

@@ -21,7 +21,7 @@ pub async fn dial(core: &Core, addr: SocketAddr, timeout_ms: u64) -> Result<Upst
     let connecting = monoio::time::timeout(Duration::from_millis(timeout_ms), TcpStream::connect_addr(addr));
     let stream = match connecting.await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(Broken::connecting(is_timeout(&error))),
+        Ok(Err(error)) => return Err(Broken { ours: is_ours(&error), ..Broken::connecting(is_timeout(&error)) }),
         Err(_elapsed) => return Err(Broken::connecting(true)),
     };
     core.counters.dialled.add();
@@ -41,6 +41,14 @@ pub fn listen(core: &Core, upstream: &mut UpstreamConn) {
     let mut buf = core.buffers.upstream.take();
     buf.clear_with_headroom(crate::limits::RESPONSE_HEADROOM_BYTES);
     upstream.conn.reader.start(buf);
+}
+
+/// Out of descriptors, memory or ports.
+fn is_ours(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -86,6 +86,9 @@ pub struct Exchange {
     /// How the route matched.
     pub hit: Option<Hit>,
     pub tried: Tried,
+    /// What was hashed to choose a peer, and the cookie that lets the client meet it again; empty: none.
+    pub hash_text: Vec<u8>,
+    pub hash_cookie: Vec<u8>,
     /// Plugin configurations chosen for this request, in order.
     pub collected: Vec<Rc<Placed>>,
     /// What each of them keeps between its phases; may be longer.
@@ -135,6 +138,8 @@ impl Exchange {
             held: std::mem::take(&mut self.held),
             sent_head: std::mem::take(&mut self.sent_head),
             tries: std::mem::take(&mut self.tries),
+            hash_text: std::mem::take(&mut self.hash_text),
+            hash_cookie: std::mem::take(&mut self.hash_cookie),
             ..Self::default()
         };
         fresh.head.clear();
@@ -149,6 +154,7 @@ impl Exchange {
         fresh.held.clear();
         fresh.sent_head.clear();
         fresh.tries.clear();
+        fresh.hash_cookie.clear();
         *self = fresh;
         let notes: usize = self.notes.iter().map(|notes| notes.bytes.capacity()).sum();
         let kept = self.out.capacity() + self.path.capacity() + self.body.memory_bytes() + self.held.capacity();

@@ -2,6 +2,8 @@
 //! What can go wrong with a request, its status, and whether another try may be made.
 //! Owns: the table of faults (spec/proxying.md sections 7.2 and 8). Never: answers.
 
+use crate::balancer::checks::Seen;
+
 /// Why an exchange ends without the upstream's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -29,6 +31,8 @@ impl Fault {
 pub struct Broken {
     /// Whether time ran out (504) or something failed (502).
     pub timed_out: bool,
+    /// Whether it was a shortage of our own, such as of descriptors, which says nothing about the peer.
+    pub ours: bool,
     /// Whether bytes of the request may have reached the upstream.
     pub sent: bool,
     /// Whether the connection came from the pool and ended before any byte of a response: it says nothing about the peer.
@@ -40,7 +44,12 @@ pub struct Broken {
 impl Broken {
     /// No connection came about.
     pub fn connecting(timed_out: bool) -> Self {
-        Self { timed_out, sent: false, stale: false, body_spent: false }
+        Self { timed_out, ours: false, sent: false, stale: false, body_spent: false }
+    }
+
+    /// What the try says of its peer, when another follows.
+    pub fn seen(self) -> Seen {
+        if self.timed_out { Seen::TimedOut } else { Seen::Failed }
     }
 
     /// The status if this was the last try.
@@ -60,7 +69,7 @@ mod tests {
 
     #[track_caller]
     fn check(sent: bool, body_spent: bool, may_repeat: bool, want: bool) {
-        let broken = Broken { timed_out: false, sent, stale: false, body_spent };
+        let broken = Broken { timed_out: false, ours: false, sent, stale: false, body_spent };
         assert_eq!(broken.may_retry(may_repeat), want);
     }
 

@@ -6,7 +6,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::balancer::Ask;
+use crate::balancer::Measures;
 use crate::balancer::Peer;
+use crate::balancer::Pick;
+use crate::balancer::checks::Seen;
+use crate::balancer::vitals::Now;
 use crate::metrics::full_record::Try;
 use crate::proxy::dial::dial;
 use crate::proxy::exchange::Exchange;
@@ -68,38 +72,88 @@ impl Job<'_> {
         }
         self.x.balanced = true;
         let peers = self.peers(service).await?;
+        let hash = peers.set.hash_on().map_or(0, |on| self.hash(on));
         let may_repeat = self.x.head.method.may_repeat();
         let mut tries_left = service.spec.retries;
         loop {
             let begun_us = self.core.clock.now_us();
             let now_us = self.core.clock.refresh();
-            let ask = Ask { turn: peers.turn(), tried: &self.x.tried, hash: 0, now_ms: now_us / 1000, may_repeat };
-            let peer = match peers.pick(&ask) {
-                Ok(pick) => pick.peer,
+            let ask = Ask { turn: peers.turn(), tried: &self.x.tried, hash, now_ms: now_us / 1000, may_repeat };
+            let pick = match peers.pick(&ask) {
+                Ok(pick) => pick,
                 Err(lack) => return Err(self.lacking(lack, &service.spec.host)),
             };
             self.x.handed_over_us = Some(now_us);
-            self.x.begin_try(peer.addr, self.core.clock.unix_us(), now_us.saturating_sub(begun_us));
-            let mut result = self.attempt(service, &peers, peer, false).await;
-            if let Err(Failure::Broken(broken)) = &result
-                && broken.stale
-                && broken.may_retry(may_repeat)
-            {
-                // The parked connection had died, which says nothing about the peer: a fresh one, and no try is used up.
-                result = self.attempt(service, &peers, peer, true).await;
-            }
+            self.x.begin_try(pick.peer.addr, self.core.clock.unix_us(), now_us.saturating_sub(begun_us));
+            let result = self.try_peer(service, &peers, pick.peer).await;
             self.x.end_try(now_us, self.core.clock.now_us(), &result);
             let broken = match result {
-                Ok(()) => return Ok(()),
-                Err(Failure::Fault(fault)) => return Err(fault),
+                Ok(()) => {
+                    self.answered_by(service, &peers, pick);
+                    return Ok(());
+                }
+                Err(Failure::Fault(fault)) => {
+                    if fault == Fault::Truncated {
+                        self.judge(&peers, pick, Seen::Failed);
+                    }
+                    return Err(fault);
+                }
                 Err(Failure::Broken(broken)) => broken,
             };
-            self.x.tried.add(peer.addr);
-            if tries_left == 0 || !broken.may_retry(may_repeat) {
+            self.x.tried.add(pick.peer.addr);
+            let is_last = tries_left == 0 || !broken.may_retry(may_repeat);
+            if !broken.ours {
+                // The last failure is judged by the status that it ends in (spec/balancer.md section 13).
+                let seen = if is_last && !pick.is_trial { Seen::Status(broken.status()) } else { broken.seen() };
+                self.judge(&peers, pick, seen);
+            }
+            if is_last {
                 return Err(Fault::Upstream { status: broken.status() });
             }
             tries_left -= 1;
             self.core.counters.retries.add();
+        }
+    }
+
+    /// One try, and a second on a fresh connection where a parked one had died: that says nothing about the peer, and no try
+    /// is used up.
+    async fn try_peer(&mut self, service: &Service, peers: &CorePeers, peer: &Peer) -> Result<(), Failure> {
+        let _in_flight = (peers.set.balancer.measures() == Measures::InFlight).then(|| peer.vitals.enter());
+        let result = self.attempt(service, peers, peer, false).await;
+        match &result {
+            Err(Failure::Broken(broken)) if broken.stale && broken.may_retry(self.x.head.method.may_repeat()) => {
+                self.attempt(service, peers, peer, true).await
+            }
+            _ => result,
+        }
+    }
+
+    /// What an answer says of its peer.
+    fn answered_by(&self, service: &Service, peers: &Rc<CorePeers>, pick: Pick<'_>) {
+        if peers.set.balancer.measures() == Measures::Latency
+            && let Some(handed_over_us) = self.x.handed_over_us
+        {
+            // Up to the first byte: how long the rest takes is rather the client's doing.
+            let taken_us = self.x.first_byte_us.saturating_sub(handed_over_us);
+            pick.peer.vitals.observe_latency(taken_us as f32 / 1e6, self.core.clock.now_ms());
+        }
+        self.judge(peers, pick, Seen::Status(self.x.response.status));
+        let now = self.core.state.borrow().peers(service);
+        let addr = pick.peer.addr;
+        if !now.is_some_and(|now| Rc::ptr_eq(&now, peers) || now.set.peers().iter().any(|peer| peer.addr == addr)) {
+            // It was taken out while it served this request: nobody would use its connection again.
+            self.core.pool.close(addr);
+        }
+    }
+
+    /// Reports what was seen of a peer to its passive checks.
+    fn judge(&self, peers: &CorePeers, pick: Pick<'_>, seen: Seen) {
+        let Some(checks) = peers.set.balancer.checks() else { return };
+        let clock = &self.core.clock;
+        let now = Now { ms: clock.now_ms(), unix_ms: clock.unix_us() / 1000 };
+        match pick.is_trial {
+            true => pick.peer.vitals.report_trial(checks, seen, now),
+            false => pick.peer.vitals.report_traffic(checks, seen, now),
         }
     }
 

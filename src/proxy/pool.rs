@@ -77,6 +77,11 @@ impl Pool {
         });
     }
 
+    /// Closes all that lead to an address that is ejected, or that nobody has any more.
+    pub fn close(&self, addr: SocketAddr) {
+        self.idle.borrow_mut().remove(&addr);
+    }
+
     /// Closes all.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();

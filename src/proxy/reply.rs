@@ -150,6 +150,10 @@ impl Job<'_> {
         if !content_type.is_empty() {
             x.reply.fields.set(Known::ContentType, content_type);
         }
+        // Only what counts as proxied brings the cookie.
+        if !x.hash_cookie.is_empty() && x.handed_over_us.is_some() {
+            x.reply.fields.append(Known::SetCookie, &x.hash_cookie);
+        }
     }
 
     fn encode(&mut self, status: u16, page: Page, body: Body) {

@@ -32,6 +32,7 @@ use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
 use crate::proxy::forward::Failure;
+use crate::proxy::hashing::set_hash_cookie;
 use crate::proxy::io::ReadDone;
 use crate::proxy::pool::UpstreamConn;
 use crate::proxy::relay::Encoding;
@@ -127,6 +128,7 @@ impl Job<'_> {
                 self.core.buffers.give(buf);
                 return Err(Failure::Broken(Broken {
                     timed_out,
+                    ours: false,
                     sent: true,
                     stale: !received && !timed_out && upstream.requests > 1,
                     body_spent: self.x.body.is_spent(),
@@ -196,7 +198,7 @@ impl Job<'_> {
     fn broken_response(&mut self, upstream: &UpstreamConn, buf: Buf) -> Failure {
         self.core.buffers.give(buf);
         let timed_out = upstream.deadline.is_over();
-        Failure::Broken(Broken { timed_out, sent: true, stale: false, body_spent: self.x.body.is_spent() })
+        Failure::Broken(Broken { timed_out, ours: false, sent: true, stale: false, body_spent: self.x.body.is_spent() })
     }
 
     /// 102 to 199 go to clients that can know them; 100 was answered by ourselves (requirements section 1.11).
@@ -223,6 +225,9 @@ impl Job<'_> {
         // Headers that plugins set in the access phase go out with whatever response follows.
         for field in x.reply.fields.iter(&[]) {
             fields.set_by_name(src, field.name, field.value);
+        }
+        if !x.hash_cookie.is_empty() {
+            set_hash_cookie(fields, src, &x.hash_cookie);
         }
         let mut room = [0u8; CHARSET_ROOM_BYTES];
         let content_type = fields.get(src, Known::ContentType);

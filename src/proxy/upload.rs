@@ -80,7 +80,9 @@ impl Job<'_> {
             self.core.buffers.give(piece);
             if ended || result.is_err() {
                 if upstream.deadline.is_over() {
-                    return Err(Broken { timed_out: true, sent: true, stale: false, body_spent: true }.into());
+                    return Err(
+                        Broken { timed_out: true, ours: false, sent: true, stale: false, body_spent: true }.into()
+                    );
                 }
                 return Ok(true);
             }

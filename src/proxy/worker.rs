@@ -188,15 +188,18 @@ async fn run(seed: Seed) {
 fn take(core: &Core, post: Post) {
     match post {
         Post::Apply(delta) => {
-            core.state.borrow_mut().apply(&delta);
+            let gone = core.state.borrow_mut().apply(&delta);
+            gone.into_iter().for_each(|addr| core.pool.close(addr));
             core.counters.version.set(delta.version);
             core.wake_name_waiters();
             (core.outbox.acknowledge)(core.index, delta.version);
         }
         Post::Peers(updates) => {
-            core.state.borrow_mut().apply_peers(&updates);
+            let gone = core.state.borrow_mut().apply_peers(&updates);
+            gone.into_iter().for_each(|addr| core.pool.close(addr));
             core.wake_name_waiters();
         }
+        Post::Ejected(addr) => core.pool.close(addr),
         Post::Settings(settings) => core.set_rules(settings),
         Post::Answer(ticket, answer) => core.asks.answered(ticket, answer),
         Post::Drain | Post::Stop => {}

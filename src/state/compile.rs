@@ -10,6 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::balancer;
+use crate::balancer::hash_on::HashInput;
+use crate::balancer::hash_on::HashOn;
 use crate::entity::RowChange;
 use crate::plugins;
 use crate::plugins::Instance;
@@ -255,11 +257,32 @@ fn upstream(
         name: text(row, "name").unwrap_or_default().into(),
         algorithm,
         slots: number(row, "slots", 10_000) as u32,
+        hash_on: (wanted == "consistent-hashing").then(|| hash_on(row)),
         host_header: text(row, "host_header").map(Into::into),
         use_srv_name: flag(row, "use_srv_name", false),
         threshold_percent: checks.get("threshold").and_then(Value::as_f64).unwrap_or(0.0),
         checks: compile_checks(checks, trial_after_ms).map(Arc::new),
     })
+}
+
+fn hash_on(row: &Row) -> HashOn {
+    let named = |field: &str| text(row, field).unwrap_or_default().into();
+    let input = |field: &str| match text(row, field) {
+        Some("consumer") => HashInput::Consumer,
+        Some("ip") => HashInput::Ip,
+        Some("path") => HashInput::Path,
+        // There is one cookie for both.
+        Some("cookie") => HashInput::Cookie(named("hash_on_cookie")),
+        Some("header") => HashInput::Header(named(&format!("{field}_header"))),
+        Some("query_arg") => HashInput::QueryArg(named(&format!("{field}_query_arg"))),
+        Some("uri_capture") => HashInput::UriCapture(named(&format!("{field}_uri_capture"))),
+        _ => HashInput::None,
+    };
+    HashOn {
+        first: input("hash_on"),
+        fallback: input("hash_fallback"),
+        cookie_path: text(row, "hash_on_cookie_path").unwrap_or("/").into(),
+    }
 }
 
 fn target(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<TargetSpec, Vec<Refusal>> {

@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -135,31 +136,36 @@ impl CoreState {
         Some(kept.insert((self.generation, peers.clone())).1.clone())
     }
 
-    /// Applies a delta: O(change).
-    pub fn apply(&mut self, delta: &Delta) {
+    /// Applies a delta: O(change). Gives the addresses that a backend no longer has.
+    pub fn apply(&mut self, delta: &Delta) -> Vec<SocketAddr> {
         for change in &delta.changes {
             self.apply_change(change);
         }
-        self.put_peers(&delta.peers);
+        let gone = self.put_peers(&delta.peers);
         if let Some(directory) = &delta.directory {
             self.directory = Rc::new(directory.clone());
         }
         self.version = delta.version;
         self.generation += 1;
+        gone
     }
 
-    /// Takes new peers of backends whose names resolve differently now.
-    pub fn apply_peers(&mut self, updates: &[PeersUpdate]) {
-        self.put_peers(updates);
+    /// Takes new peers of backends whose names resolve differently now. Gives the addresses that a backend no longer has.
+    pub fn apply_peers(&mut self, updates: &[PeersUpdate]) -> Vec<SocketAddr> {
         self.generation += 1;
+        self.put_peers(updates)
     }
 
-    fn put_peers(&mut self, updates: &[PeersUpdate]) {
+    fn put_peers(&mut self, updates: &[PeersUpdate]) -> Vec<SocketAddr> {
+        let mut gone = Vec::new();
         // Within one delta a name may pass from one upstream to another: all old ones go first.
-        for PeersUpdate { of, .. } in updates {
-            if let Some(old) = self.peers.get(of).and_then(|old| old.set.upstream.as_ref()) {
-                self.upstream_by_name.remove(&old.name);
+        for PeersUpdate { of, peers } in updates {
+            let Some(old) = self.peers.get(of) else { continue };
+            if let Some(upstream) = &old.set.upstream {
+                self.upstream_by_name.remove(&upstream.name);
             }
+            let kept: AHashSet<_> = peers.iter().flat_map(|set| set.peers()).map(|peer| peer.addr).collect();
+            gone.extend(old.set.peers().iter().map(|peer| peer.addr).filter(|addr| !kept.contains(addr)));
         }
         for PeersUpdate { of, peers } in updates {
             let Some(set) = peers else {
@@ -174,6 +180,7 @@ impl CoreState {
             let turn = turn.unwrap_or_else(|| Rc::new(Cell::new(self.first_turn)));
             self.peers.insert(*of, Rc::new(CorePeers::new(set.clone(), turn)));
         }
+        gone
     }
 
     fn apply_change(&mut self, change: &Change) {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -23,6 +24,8 @@ pub enum Post {
     Apply(Arc<Delta>),
     /// Names resolve differently now; nothing to acknowledge.
     Peers(Arc<Vec<PeersUpdate>>),
+    /// Requests no longer go to this address: its health checks failed.
+    Ejected(SocketAddr),
     /// Settings that a reload may change.
     Settings(Arc<Settings>),
     /// The answer to a question of this core; of no interest any more if nobody waits under that ticket.

@@ -12,6 +12,7 @@ use crate::balancer::Balancer;
 use crate::balancer::Local;
 use crate::balancer::Peer;
 use crate::balancer::Pick;
+use crate::balancer::hash_on::HashOn;
 use crate::state::spec::Resolution;
 use crate::state::spec::TargetSpec;
 use crate::state::spec::UpstreamSpec;
@@ -57,6 +58,11 @@ impl PeerSet {
     /// Whether a peer may yet come of a resolution under way.
     pub fn is_pending(&self) -> bool {
         self.lack == Lack::Pending && self.peers().is_empty()
+    }
+
+    /// What consistent hashing hashes; `None`: it is not asked for.
+    pub fn hash_on(&self) -> Option<&HashOn> {
+        self.upstream.as_ref()?.hash_on.as_ref()
     }
 
     /// `host_header` of the upstream: what `Host` says, whatever the peer.

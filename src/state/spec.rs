@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::balancer::AlgorithmKind;
 use crate::balancer::checks::Checks;
+use crate::balancer::hash_on::HashOn;
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
 use crate::router::gates::Gates;
@@ -58,6 +59,8 @@ pub struct UpstreamSpec {
     pub algorithm: &'static AlgorithmKind,
     /// Size of the continuum of consistent hashing.
     pub slots: u32,
+    /// What is hashed; `None`: another algorithm.
+    pub hash_on: Option<HashOn>,
     pub host_header: Option<Box<str>>,
     /// Whether `Host` says the name in the SRV record instead of the target's.
     pub use_srv_name: bool,

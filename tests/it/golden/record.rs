@@ -55,6 +55,25 @@ impl Record {
         self.request["method"].as_str().unwrap_or("GET")
     }
 
+    /// The same exchange had the other of the two echo servers answered it.
+    pub fn with_echoes_swapped(&self) -> Self {
+        let swap = |value: &Value| {
+            let text = value.to_string().replace("<echo_port>", "<other>");
+            let text = text.replace("<echo2_port>", "<echo_port>").replace("<other>", "<echo2_port>");
+            serde_json::from_str(&text).expect("only texts were replaced")
+        };
+        Self {
+            seq: self.seq,
+            name: self.name.clone(),
+            router_flavor: self.router_flavor.clone(),
+            config: self.config.clone(),
+            request: self.request.clone(),
+            response: swap(&self.response),
+            upstream: swap(&self.upstream),
+            elapsed_s: self.elapsed_s,
+        }
+    }
+
     /// The bytes that were sent; `put_in` replaces the placeholders.
     pub fn request_bytes(&self, put_in: impl Fn(&str) -> String) -> Vec<u8> {
         if let Some(raw) = self.request["raw"].as_str() {
