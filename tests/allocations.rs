@@ -132,7 +132,7 @@ fn configuration(upstream_port: u16) -> Delta {
     let [service, route, locked, consumer] = [(); 4].map(|()| Uuid::new_v4().to_string());
     let key_auth = json!({"key_names": ["apikey"], "key_in_header": true, "key_in_query": true, "key_in_body": false,
         "hide_credentials": false, "run_on_preflight": true, "anonymous": null, "realm": null});
-    let rows = [
+    let mut rows = vec![
         row("services", json!({"id": service, "protocol": "http", "host": "127.0.0.1", "port": upstream_port})),
         row("routes", json!({"id": route, "protocols": ["http"], "paths": ["/"], "service": {"id": service}})),
         row("routes", json!({"id": locked, "protocols": ["http"], "paths": ["/locked"], "service": {"id": service}})),
@@ -140,9 +140,33 @@ fn configuration(upstream_port: u16) -> Delta {
         row("consumers", json!({"id": consumer, "username": "c"})),
         row("keyauth_credentials", json!({"key": "secret", "consumer": {"id": consumer}})),
     ];
+    rows.extend(balanced("least-connections", "none", upstream_port));
+    rows.extend(balanced("latency", "none", upstream_port));
+    rows.extend(balanced("consistent-hashing", "cookie", upstream_port));
     let compiled = Compiler::default().compile(&rows).unwrap_or_else(|refusals| panic!("refused: {refusals:?}"));
     let peers = PeerBook::new(Arc::new(|_| {})).apply(&compiled.backends, &[], &[], 0);
     Delta { version: 1, changes: compiled.changes, directory: compiled.directory, peers }
+}
+
+/// A route of the algorithm's name to an upstream of two targets, with passive checks on.
+fn balanced(algorithm: &str, hash_on: &str, port: u16) -> Vec<RowChange> {
+    let [upstream, service] = [(); 2].map(|()| Uuid::new_v4().to_string());
+    let checks = json!({"passive": {"healthy": {"successes": 1, "http_statuses": [200]},
+        "unhealthy": {"tcp_failures": 3, "http_failures": 3, "timeouts": 3, "http_statuses": [500]}}});
+    let target = |host: &str| {
+        row("targets", json!({"upstream": {"id": upstream}, "target": format!("{host}:{port}"), "weight": 100}))
+    };
+    vec![
+        row(
+            "upstreams",
+            json!({"id": upstream, "name": algorithm, "algorithm": algorithm, "healthchecks": checks,
+            "hash_on": hash_on, "hash_on_cookie": "c", "hash_fallback": "none"}),
+        ),
+        target("127.0.0.1"),
+        target("localhost.test"),
+        row("services", json!({"id": service, "protocol": "http", "host": algorithm, "port": 80})),
+        row("routes", json!({"protocols": ["http"], "paths": [format!("/{algorithm}")], "service": {"id": service}})),
+    ]
 }
 
 impl Running {
@@ -298,4 +322,11 @@ fn a_get_with_a_key_allocates_nothing() {
 #[test]
 fn an_answer_without_a_route_or_a_key_allocates_nothing() {
     check("GET /locked HTTP/1.1\r\nHost: test\r\n\r\n", "HTTP/1.1 401 Unauthorized\r\n", "off");
+}
+
+#[test]
+fn every_way_of_balancing_with_passive_checks_allocates_nothing() {
+    for algorithm in ["least-connections", "latency", "consistent-hashing"] {
+        check(&format!("GET /{algorithm} HTTP/1.1\r\nHost: test\r\n\r\n"), "HTTP/1.1 200 OK\r\n", "off");
+    }
 }

@@ -187,6 +187,8 @@ impl PeerBook {
     }
 
     fn build_all(&mut self, touched: HashSet<Backend>, now_ms: u64) -> Vec<PeersUpdate> {
+        // First, so that what returns too late is new.
+        self.registry.forget_old(now_ms);
         let mut updates = Vec::with_capacity(touched.len());
         for of in touched {
             let peers = match of {
@@ -195,7 +197,6 @@ impl PeerBook {
             };
             updates.push(PeersUpdate { of, peers });
         }
-        self.registry.forget_old(now_ms);
         updates
     }
 

@@ -17,3 +17,5 @@ mod compile_people;
 
 #[cfg(test)]
 mod compile_replay;
+#[cfg(test)]
+mod simulation;

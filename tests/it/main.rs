@@ -5,6 +5,7 @@ mod harness;
 
 mod acknowledged;
 mod bad_input;
+mod balancing;
 mod bodies;
 mod broken_upstreams;
 mod departures;
