@@ -420,7 +420,7 @@ fn changing_an_upstream_moves_only_the_keys_it_must() {
                 now_ms: 0,
                 may_repeat: true,
             };
-            core.pick(&ask).ok().expect("somebody").peer.addr
+            core.pick(&ask).expect("somebody").peer.addr
         };
         (0..20_000).map(owner).collect()
     };
