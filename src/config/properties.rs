@@ -9,7 +9,10 @@ use super::listen::Listeners;
 use super::load::Reader;
 use super::numbers::{Bytes, Count, OnOff, OnOffWord, OptionalTime, Time, YEAR_MS};
 use super::peers::{PortMaps, TrustedPeers};
-use super::texts::{Directory, File, LogFile, Nameservers, OptionalUser, OptionalWord, Origins, RealIpHeader, Token};
+use super::texts::{
+    Directory, File, LogFile, Nameservers, OptionalUser, OptionalWord, Origins, RealIpHeader, Token,
+    TrustedCertificates,
+};
 use super::tokens::{RequestTokens, ResponseTokens};
 use super::words::{Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, ResolverFamily, WorkerCount};
 
@@ -191,6 +194,10 @@ properties! {
         upstream_keepalive_idle_timeout_ms: Time<0, YEAR_MS> = "upstream_keepalive_idle_timeout", "60s", reload;
         /// Largest response head of an upstream. Above: 502.
         upstream_head_bytes_max: Bytes<{ 4 << 10 }, { 64 << 10 }> = "upstream_head_bytes_max", "32k", reload;
+    }
+    "Health checks" {
+        /// Files of certificate authorities that probes over TLS trust; system stands for those of the system.
+        lua_ssl_trusted_certificate: TrustedCertificates = "lua_ssl_trusted_certificate", "system", restart;
     }
     "Logs" {
         /// One line for each proxied request, or off; a relative path is under prefix.

@@ -187,6 +187,23 @@ impl Kind for Nameservers {
     }
 }
 
+/// Files of certificate authorities, absolute paths or `system`.
+pub struct TrustedCertificates;
+impl Kind for TrustedCertificates {
+    type Value = Vec<String>;
+    const ACCEPTS: &'static str = "a list of system and absolute paths of PEM files";
+    fn parse(text: &str) -> Result<Vec<String>, Problem> {
+        let files: Vec<String> = list(text).map(str::to_owned).collect();
+        match files.iter().find(|file| *file != "system" && !file.starts_with('/')) {
+            Some(other) => Err(Problem::Because(format!("\"{other}\" is no absolute path"))),
+            None => Ok(files),
+        }
+    }
+    fn describe(value: &Vec<String>) -> Json {
+        strings(value)
+    }
+}
+
 /// A web origin: `scheme://host[:port]`, as a browser sends it.
 pub struct Origins;
 impl Kind for Origins {

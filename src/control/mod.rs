@@ -7,6 +7,7 @@ pub mod admin;
 pub mod backends;
 pub mod names;
 pub mod node;
+mod probe;
 pub mod publish;
 pub mod store;
 pub mod validate;
@@ -101,7 +102,10 @@ impl Control {
             format!("{} holds what this version cannot serve:{reasons}", settings.database_path.display())
         })?;
         let dns = settings.new_dns_client.then(|| publisher.names().clone());
-        let node = Arc::new(node.with_cores(publisher.cores().clone()).with_dns(dns));
+        let node = Arc::new(
+            node.with_cores(publisher.cores().clone()).with_dns(dns).with_backends(publisher.backends().clone()),
+        );
+        runtime.spawn(probe::run(publisher.backends().clone(), settings.lua_ssl_trusted_certificate.clone()));
         let store = opened.into_store(publisher);
         runtime.spawn(store.clone().purge());
         drop(_inside);

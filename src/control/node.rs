@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::control::admin::Counters;
 use crate::control::admin::Node;
+use crate::control::backends::Backends;
 use crate::control::names::Names;
 use crate::control::publish::CoreEnd;
 use crate::metrics::counters::CoreCounters;
@@ -29,6 +30,7 @@ pub struct ThisNode {
     draining: AtomicBool,
     /// With `new_dns_client`: what `GET /status/dns` tells of.
     dns: Option<Arc<Names>>,
+    backends: Option<Backends>,
 }
 
 impl ThisNode {
@@ -49,7 +51,7 @@ impl ThisNode {
         };
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let (hostname, cores) = (hostname.trim().to_owned(), Arc::default());
-        Ok(Self { id, hostname, cores, draining: AtomicBool::new(false), dns: None })
+        Ok(Self { id, hostname, cores, draining: AtomicBool::new(false), dns: None, backends: None })
     }
 
     /// The node's id.
@@ -64,6 +66,11 @@ impl ThisNode {
 
     pub(super) fn with_cores(mut self, cores: Arc<Vec<CoreEnd>>) -> Self {
         self.cores = cores;
+        self
+    }
+
+    pub(super) fn with_backends(mut self, backends: Backends) -> Self {
+        self.backends = Some(backends);
         self
     }
 
@@ -115,6 +122,10 @@ impl Node for ThisNode {
             connections_waiting: waiting,
             total_requests: self.sum(|c| c.requests.get()),
         }
+    }
+
+    fn backends(&self) -> Option<&Backends> {
+        self.backends.as_ref()
     }
 
     fn dns_statistics(&self) -> Option<Map<String, Value>> {

@@ -14,6 +14,7 @@ mod faults;
 mod forwarding;
 mod golden;
 mod golden_proxy;
+mod health;
 mod lifecycle;
 mod load;
 mod logs;

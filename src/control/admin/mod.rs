@@ -12,6 +12,7 @@ mod declare_names;
 mod declare_report;
 pub mod decode;
 pub mod form;
+mod health;
 pub mod page;
 pub mod paths;
 pub mod problem;
@@ -47,6 +48,7 @@ use crate::control::admin::paths::Found;
 use crate::control::admin::paths::Paths;
 use crate::control::admin::problem::Problem;
 use crate::control::admin::reply::Reply;
+use crate::control::backends::Backends;
 use crate::control::store::Publish;
 use crate::control::store::Store;
 use crate::entity::PluginSchema;
@@ -72,6 +74,10 @@ pub trait Node: Send + Sync + 'static {
     /// One object per core for `GET /status`: `{"core": 0, "version": 7, ...}`.
     fn cores(&self) -> Vec<Value>;
     fn counters(&self) -> Counters;
+    /// The upstreams as they are served.
+    fn backends(&self) -> Option<&Backends> {
+        None
+    }
     /// Searches by host name; `None` with the DNS client that keeps none.
     fn dns_statistics(&self) -> Option<Map<String, Value>> {
         None
@@ -319,6 +325,8 @@ impl<P: Publish> Admin<P> {
             Endpoint::Children(link) => self.children(link, call).await,
             Endpoint::Child(link) => self.child(link, call).await,
             Endpoint::Parent(link) => self.parent(link, call).await,
+            Endpoint::UpstreamHealth(link) => self.upstream_health(link, &call),
+            Endpoint::TargetHealth(link, healthy) => self.set_target_health(link, &call, healthy),
             Endpoint::Targets(link) => self.targets(link, call).await,
             Endpoint::TargetsAll(link) => self.targets_all(link, &call),
             Endpoint::Target(link) => self.target(link, call).await,

@@ -44,6 +44,9 @@ pub enum Endpoint {
     Targets(Link),
     TargetsAll(Link),
     Target(Link),
+    UpstreamHealth(Link),
+    /// Sets what is named healthy (`true`) or unhealthy.
+    TargetHealth(Link, bool),
 }
 
 /// Children of one entity below their parent.
@@ -140,6 +143,7 @@ impl Endpoint {
             Endpoint::EntityValidate | Endpoint::PluginValidate | Endpoint::VaultValidate => &["POST"],
             Endpoint::Tag | Endpoint::CacheKey => &["DELETE", "GET"],
             Endpoint::Cache => &["DELETE"],
+            Endpoint::TargetHealth(..) => &["PUT"],
             Endpoint::SetLogLevel => &["PUT"],
             Endpoint::Unavailable(methods, _) | Endpoint::Hidden(methods) => methods,
             Endpoint::Ready => COLLECTION,
@@ -233,6 +237,11 @@ fn nested(row: &str, link: Link) -> Vec<Path> {
     let child = format!("{children}/{{{}}}", link.child.name);
     if link.child.collection.is_none() {
         return vec![
+            path(format!("{row}/health"), Endpoint::UpstreamHealth(link)),
+            path(format!("{child}/healthy"), Endpoint::TargetHealth(link, true)),
+            path(format!("{child}/unhealthy"), Endpoint::TargetHealth(link, false)),
+            path(format!("{child}/{{address}}/healthy"), Endpoint::TargetHealth(link, true)),
+            path(format!("{child}/{{address}}/unhealthy"), Endpoint::TargetHealth(link, false)),
             path(format!("{children}/all"), Endpoint::TargetsAll(link)),
             path(children, Endpoint::Targets(link)),
             path(child, Endpoint::Target(link)),

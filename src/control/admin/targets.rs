@@ -12,6 +12,7 @@ use crate::control::admin::rows;
 use crate::control::admin::rows::Name;
 use crate::control::admin::rows::Writer;
 use crate::control::store::Publish;
+use crate::control::store::tables::Entry;
 use crate::control::store::tables::Tables;
 use crate::entity::target;
 use crate::entity::violation::Violations;
@@ -21,6 +22,7 @@ use hyper::Method;
 use hyper::StatusCode;
 use serde_json::Map;
 use serde_json::Value;
+use std::sync::Arc;
 use uuid::Uuid;
 
 impl<P: Publish> Admin<P> {
@@ -40,35 +42,9 @@ impl<P: Publish> Admin<P> {
         }
         let tables = self.store.view();
         let upstream = upstream_of(link, &call, &tables)?;
-        // Larger sizes are capped here, not refused as elsewhere.
-        let size = match page::size(&call.query)? {
-            None => PAGE_ROWS_DEFAULT,
-            Some(size) if size >= 1.0 => (size as usize).min(PAGE_ROWS_MAX),
-            Some(_) => {
-                return Err(Problem::BadSize("size must be an integer between 1 and 1000"));
-            }
-        };
-        let skip = match page::argument(&call.query, "offset") {
-            None => 0,
-            Some(given) => {
-                let skip = given.as_deref().and_then(|given| given.parse::<usize>().ok());
-                skip.ok_or_else(|| page::foreign_token(&call.query))?
-            }
-        };
-        let mut all = tables.children(link.child, link.field, upstream, None, usize::MAX).rows;
-        all.sort_by_cached_key(|entry| {
-            let row = entry.row();
-            let created_ms =
-                row.get("created_at").and_then(Value::as_f64).map_or(0, |seconds| (seconds * 1000.0) as i64);
-            std::cmp::Reverse((created_ms, row.get("id").map(Value::to_string)))
-        });
-        let shown: Vec<_> = all.iter().skip(skip).take(size).cloned().collect();
-        let end = skip.saturating_add(shown.len());
-        let next = (end < all.len()).then(|| {
-            let offset = end.to_string();
-            (page::nested_next(&crud::nested_path(link, &call), &offset), offset)
-        });
-        let body = page::body(&rows::show_all(link.child, &tables, &shown), next);
+        let found = page_of(link, &call, &tables, upstream)?;
+        let next = found.next.map(|offset| (page::nested_next(&crud::nested_path(link, &call), &offset), offset));
+        let body = page::body(&rows::show_all(link.child, &tables, &found.rows), next);
         Ok(Reply::rendered(StatusCode::OK, body))
     }
 
@@ -121,13 +97,48 @@ impl<P: Publish> Admin<P> {
     }
 }
 
-fn upstream_of(link: Link, call: &Call, tables: &Tables) -> Result<Uuid, Problem> {
+/// Targets of a page, newest first, and the offset of the next page.
+pub(super) struct TargetPage {
+    pub rows: Vec<Arc<Entry>>,
+    pub next: Option<String>,
+}
+
+/// The page that a call asks for.
+pub(super) fn page_of(link: Link, call: &Call, tables: &Tables, upstream: Uuid) -> Result<TargetPage, Problem> {
+    // Larger sizes are capped here, not refused as elsewhere.
+    let size = match page::size(&call.query)? {
+        None => PAGE_ROWS_DEFAULT,
+        Some(size) if size >= 1.0 => (size as usize).min(PAGE_ROWS_MAX),
+        Some(_) => {
+            return Err(Problem::BadSize("size must be an integer between 1 and 1000"));
+        }
+    };
+    let skip = match page::argument(&call.query, "offset") {
+        None => 0,
+        Some(given) => {
+            let skip = given.as_deref().and_then(|given| given.parse::<usize>().ok());
+            skip.ok_or_else(|| page::foreign_token(&call.query))?
+        }
+    };
+    let mut all = tables.children(link.child, link.field, upstream, None, usize::MAX).rows;
+    all.sort_by_cached_key(|entry| {
+        let row = entry.row();
+        let created_ms = row.get("created_at").and_then(Value::as_f64).map_or(0, |seconds| (seconds * 1000.0) as i64);
+        std::cmp::Reverse((created_ms, row.get("id").map(Value::to_string)))
+    });
+    let shown: Vec<_> = all.iter().skip(skip).take(size).cloned().collect();
+    let end = skip.saturating_add(shown.len());
+    let next = (end < all.len()).then(|| end.to_string());
+    Ok(TargetPage { rows: shown, next })
+}
+
+pub(super) fn upstream_of(link: Link, call: &Call, tables: &Tables) -> Result<Uuid, Problem> {
     let name = Name::read(link.parent, crud::variable(call, 0)?)?;
     name.find(link.parent, tables).ok_or_else(Problem::not_found)
 }
 
 /// Addresses match only in the form in which they are stored.
-fn by_id_or_address(link: Link, tables: &Tables, upstream: Uuid, segment: &str) -> Option<Uuid> {
+pub(super) fn by_id_or_address(link: Link, tables: &Tables, upstream: Uuid, segment: &str) -> Option<Uuid> {
     if crate::entity::validate::is_uuid(segment) {
         let id = Uuid::try_parse(segment).ok()?;
         return (crud::linked(link, tables, id) == Some(upstream)).then_some(id);

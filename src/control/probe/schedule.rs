@@ -1,0 +1,99 @@
+//! Which address is to be probed now? Pure: the time and the state of the addresses in, those that are due out.
+//! Always: available and unavailable addresses follow intervals of their own, counted from the last probe; the first probes of
+//! an upstream are spread over one interval.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Address and host name of the target.
+pub type Key = (SocketAddr, Arc<str>);
+
+/// When the addresses of one upstream were probed last. Survives every edit that keeps the address.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    last_ms: HashMap<Key, u64>,
+}
+
+/// How often, in milliseconds; 0: never.
+#[derive(Debug, Clone, Copy)]
+pub struct Intervals {
+    pub available_ms: u64,
+    pub unavailable_ms: u64,
+}
+
+impl Schedule {
+    /// The positions of those addresses that are due. Addresses that are not listed are forgotten.
+    pub fn due(&mut self, addresses: &[(Key, bool)], intervals: Intervals, now_ms: u64) -> Vec<usize> {
+        self.last_ms.retain(|key, _| addresses.iter().any(|(listed, _)| listed == key));
+        let mut due = Vec::new();
+        for (at, (key, available)) in addresses.iter().enumerate() {
+            let interval_ms = if *available { intervals.available_ms } else { intervals.unavailable_ms };
+            // One that is new is due when its share of an interval is over.
+            let share_ms = interval_ms * at as u64 / addresses.len() as u64;
+            let last_ms = *self.last_ms.entry(key.clone()).or_insert(now_ms.saturating_sub(share_ms));
+            if interval_ms > 0 && now_ms >= last_ms.saturating_add(interval_ms) {
+                due.push(at);
+            }
+        }
+        due
+    }
+
+    /// Notes that an address is being probed.
+    pub fn started(&mut self, key: &Key, now_ms: u64) {
+        self.last_ms.insert(key.clone(), now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVALS: Intervals = Intervals { available_ms: 1000, unavailable_ms: 200 };
+
+    fn key(port: u16) -> Key {
+        (SocketAddr::from(([127, 0, 0, 1], port)), Arc::from("t"))
+    }
+
+    /// The times at which each address is probed, looked at every 100 ms.
+    fn probes(schedule: &mut Schedule, addresses: &[(Key, bool)], from_ms: u64, until_ms: u64) -> Vec<Vec<u64>> {
+        let mut times = vec![Vec::new(); addresses.len()];
+        for now_ms in (from_ms..until_ms).step_by(100) {
+            for at in schedule.due(addresses, INTERVALS, now_ms) {
+                schedule.started(&addresses[at].0, now_ms);
+                times[at].push(now_ms);
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn the_first_probes_are_spread_over_one_interval_and_the_rest_keeps_the_rhythm() {
+        let addresses = [(key(1), true), (key(2), true)];
+        assert_eq!(probes(&mut Schedule::default(), &addresses, 0, 3000), [vec![1000, 2000], vec![1000, 2000]]);
+        let late = probes(&mut Schedule::default(), &addresses, 10_000, 13_000);
+        assert_eq!(late, [vec![11_000, 12_000], vec![10_500, 11_500, 12_500]]);
+    }
+
+    #[test]
+    fn an_address_that_becomes_unavailable_is_probed_by_its_other_interval() {
+        let mut schedule = Schedule::default();
+        assert_eq!(probes(&mut schedule, &[(key(1), true)], 0, 1100), [vec![1000]]);
+        assert_eq!(probes(&mut schedule, &[(key(1), false)], 1100, 1700), [vec![1200, 1400, 1600]]);
+    }
+
+    #[test]
+    fn an_interval_of_zero_is_never() {
+        let never = Intervals { available_ms: 0, unavailable_ms: 0 };
+        let mut schedule = Schedule::default();
+        assert!((0..100).all(|s| schedule.due(&[(key(1), true), (key(2), false)], never, s * 1000).is_empty()));
+    }
+
+    #[test]
+    fn an_edit_that_keeps_an_address_keeps_its_rhythm() {
+        let mut schedule = Schedule::default();
+        probes(&mut schedule, &[(key(1), true)], 0, 1100);
+        let after = probes(&mut schedule, &[(key(1), true), (key(2), true)], 1100, 2100);
+        assert_eq!(after[0], [2000]);
+    }
+}
