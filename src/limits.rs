@@ -91,6 +91,12 @@ pub const ROUTE_ENTRIES_MAX: usize = 1 << 14;
 pub const ROUTE_REGEX_PROGRAM_BYTES_MAX: usize = 10 << 20;
 /// What one core may cache to run one regex quickly, in bytes; beyond it the regex runs slower, never wrong.
 pub const ROUTE_REGEX_CACHE_BYTES_MAX: usize = 256 << 10;
+/// Longest expression of a route, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 64 << 10;
+/// Parentheses of an expression may nest so deep: it is read and evaluated by recursion.
+pub const EXPRESSION_NESTING_MAX: usize = 64;
+/// Index entries of one expression. One that would need more is filed under what it demands less exactly.
+pub const EXPRESSION_GUARDS_MAX: usize = 256;
 /// Parentheses and repetitions of a regex may nest so deep.
 pub const ROUTE_REGEX_NESTING_MAX: u32 = 100;
 const _: () = assert!(ROUTE_ENTRIES_MAX < u16::MAX as usize, "positions inside a route are u16");

@@ -22,7 +22,6 @@ const OFF: &[&str] = &["off", "false"];
 const NONE: &[&str] = &[];
 
 pub static FIXED: &[Fixed] = &[
-    fixed("router_flavor", &["traditional_compatible"], "another router flavor than traditional_compatible"),
     fixed("stream_listen", &["off"], "proxying of TCP, TLS and UDP streams"),
     fixed("role", &["traditional"], "a hybrid control plane or data plane"),
     fixed("dns_no_sync", OFF, "a query for each caller of the same name"),
@@ -121,7 +120,6 @@ pub fn meaningless(name: &str) -> Option<&'static str> {
 
 /// What clients of Kong's `GET /` look at beyond our own properties.
 pub fn describe_fixed(map: &mut Map<String, Json>) {
-    map.insert("router_flavor".to_owned(), json!("traditional_compatible"));
     map.insert("role".to_owned(), json!("traditional"));
     map.insert("stream_listen".to_owned(), json!(["off"]));
 }

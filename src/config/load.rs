@@ -419,10 +419,6 @@ mod tests {
                 "stream_listen = 0.0.0.0:9000",
                 "proxying of TCP, TLS and UDP streams is not supported yet; accepted: off",
             ),
-            (
-                "router_flavor = expressions",
-                "another router flavor than traditional_compatible is not supported yet; accepted: traditional_compatible",
-            ),
             ("dns_no_sync = on", "a query for each caller of the same name is not supported yet; accepted: off, false"),
             ("ssl_cert = /x", "a TLS certificate is not supported yet"),
             (
@@ -440,7 +436,7 @@ mod tests {
                 PROPERTIES.iter().find(|p| p.name == "proxy_listen").unwrap().accepts
             )],
         );
-        ok("stream_listen = off\nrouter_flavor = traditional_compatible\ndns_no_sync = OFF\nssl_cert =");
+        ok("stream_listen = off\nrouter_flavor = expressions\ndns_no_sync = OFF\nssl_cert =");
     }
 
     #[test]

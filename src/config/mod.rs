@@ -23,4 +23,4 @@ pub use peers::{Cidr, PortMap, TrustedIps, port_seen};
 pub use properties::{PROPERTIES, Property, Settings};
 pub use texts::{RealIpSource, Secret, User};
 pub use tokens::{RequestHeaders, ResponseHeaders};
-pub use words::{Database, DnsRecord, Driver, ErrorType, LogLevel, Plugins, Workers};
+pub use words::{Database, DnsRecord, Driver, ErrorType, LogLevel, Plugins, RouterFlavor, Workers};

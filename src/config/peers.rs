@@ -30,6 +30,11 @@ impl Cidr {
         (bits <= whole).then(|| Self { ip: masked(ip, bits), bits })
     }
 
+    /// The first address of the block.
+    pub fn first(&self) -> IpAddr {
+        self.ip
+    }
+
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip.is_ipv4() == self.ip.is_ipv4() && masked(ip, self.bits) == self.ip

@@ -14,7 +14,9 @@ use super::texts::{
     TrustedCertificates,
 };
 use super::tokens::{RequestTokens, ResponseTokens};
-use super::words::{Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, ResolverFamily, WorkerCount};
+use super::words::{
+    Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, ResolverFamily, RouterFlavors, WorkerCount,
+};
 
 /// One property, as its documentation and its messages need it.
 #[derive(Debug)]
@@ -118,6 +120,9 @@ properties! {
         user: OptionalUser = "user" | "nginx_user" | "nginx_main_user", "", restart;
         /// Plugins that may be used: bundled (all), off (none), or a list of names.
         plugins: PluginNames = "plugins", "bundled", restart;
+        /// How routes are told apart: traditional_compatible, traditional (older routes win ties, path_handling v1), or
+        /// expressions (routes may have an expression and a priority of their own).
+        router_flavor: RouterFlavors = "router_flavor", "traditional_compatible", restart;
         /// How long a graceful stop waits for requests in flight.
         drain_timeout_ms: Time<0, YEAR_MS> = "drain_timeout", "10s", reload;
     }

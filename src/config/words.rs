@@ -147,6 +147,15 @@ word_kind! {
 }
 
 word_kind! {
+    /// How routes are told apart (spec/router.md section 1).
+    RouterFlavors => RouterFlavor, accepts "traditional_compatible, traditional, expressions" {
+        "traditional_compatible" => TraditionalCompatible,
+        "traditional" => Traditional,
+        "expressions" => Expressions,
+    }
+}
+
+word_kind! {
     /// The format of error pages for a client that names none (spec/proxying.md 7.2).
     ErrorTypes => ErrorType, accepts "text/plain, text/html, application/json, application/xml" {
         "text/plain" => Plain,
@@ -192,6 +201,14 @@ impl Kind for ResolverFamily {
     }
     fn describe(value: &Vec<DnsRecord>) -> Json {
         DnsOrder::describe(value)
+    }
+}
+
+/// Kong's.
+#[expect(clippy::derivable_impls, reason = "the words are declared by a macro")]
+impl Default for RouterFlavor {
+    fn default() -> Self {
+        Self::TraditionalCompatible
     }
 }
 

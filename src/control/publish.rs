@@ -82,7 +82,7 @@ impl Publisher {
     ) -> Result<(Self, Arc<Delta>), Vec<Refusal>> {
         let cores = Arc::new(cores);
         let trial_after_ms = Some(settings.passive_recovery_ms).filter(|after_ms| *after_ms > 0);
-        let posting = Arc::new(Mutex::new(Compiler::new(trial_after_ms)));
+        let posting = Arc::new(Mutex::new(Compiler::new(settings.router_flavor, trial_after_ms)));
         let (news, arriving) = mpsc::unbounded_channel();
         let names = Names::new(settings, Arc::new(move |update| drop(news.send(update))));
         let backends = Backends::start(cores.clone());

@@ -304,6 +304,7 @@ impl Job<'_> {
 
     fn route(&mut self) -> Result<Rc<Links>, Fault> {
         let port = self.port();
+        let facts = self.client.facts;
         let src = self.client.buf.bytes();
         let x = &mut *self.x;
         let state = self.core.state.borrow();
@@ -314,6 +315,9 @@ impl Job<'_> {
             https: false,
             sni: None,
             port,
+            arguments: x.query.map_or(&[], |span| span.of(src)),
+            source: SocketAddr::new(x.client_ip.unwrap_or(facts.peer.ip()), facts.peer.port()),
+            destination: facts.local.ip(),
             headers: &HeadFields { fields: &x.head.fields, src },
         };
         let Some((route, hit)) = state.find(&query) else {

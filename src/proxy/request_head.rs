@@ -99,13 +99,13 @@ impl Exchange {
             Some(edited) => Some(edited.as_slice()).filter(|query| !query.is_empty()),
             None => self.query.map(|span| span.of(src)),
         };
-        let strip = self.route.as_ref().is_some_and(|route| route.spec.strip_path);
+        let route = self.route.as_ref().map(|route| &route.spec);
         let parts = UpstreamPath {
             base: service.path.as_bytes(),
             path: &self.path,
             matched_len: self.hit.and_then(|hit| hit.matched_len),
-            strip,
-            handling: PathHandling::V0,
+            strip: route.is_some_and(|route| route.strip_path),
+            handling: route.map_or(PathHandling::V0, |route| route.path_handling),
             query,
         };
         build_upstream_path(&parts, out);

@@ -36,6 +36,10 @@ pub(super) const CHECK_HEADERS: u8 = 1 << 3;
 pub(super) const CHECK_REGEX: u8 = 1 << 4;
 /// Not a check: the matcher has no path, and so matches no bytes of it.
 pub(super) const NO_PATH: u8 = 1 << 5;
+/// Protocol and addresses.
+pub(super) const CHECK_NET: u8 = 1 << 6;
+/// Of the flavour `expressions`; what it matches of the path is known after it was asked.
+pub(super) const CHECK_EXPRESSION: u8 = 1 << 7;
 
 impl Entry {
     /// Greater is tried first: the listed order decides between the regexes of one matcher.
@@ -44,7 +48,7 @@ impl Entry {
     }
 
     pub fn descending(&self, other: &Self) -> Ordering {
-        let order = |entry: &Self| (entry.order(), entry.port, entry.checks);
+        let order = |entry: &Self| (entry.order(), entry.route, entry.port, entry.checks);
         order(other).cmp(&order(self))
     }
 }
@@ -61,14 +65,21 @@ pub(super) fn for_each_entry(
         (CHECK_RARE_METHOD, !conditions.rare_methods.is_empty()),
         (CHECK_SNI, !conditions.snis.is_empty()),
         (CHECK_HEADERS, !conditions.headers.is_empty()),
+        (CHECK_NET, conditions.net.is_some()),
     ] {
         checks |= if needed { check } else { 0 };
     }
+    let mut regexes = 0;
     for (index, matcher) in compiled.matchers.iter().enumerate() {
         let rank = matcher.rank;
         let methods = conditions.methods;
         let blank = Entry { rank, route: key, matcher: index as u16, position: 0, regex: 0, methods, port: 0, checks };
-        for_each_path(&matcher.group, blank, |path, entry| {
+        if let PathGroup::Expression(program) = &matcher.group {
+            let entry = Entry { checks: checks | NO_PATH | CHECK_EXPRESSION, ..blank };
+            program.guards.iter().for_each(|guard| file(guard.host.as_ref(), &guard.path, entry));
+            continue;
+        }
+        for_each_path(&matcher.group, &mut regexes, blank, |path, entry| {
             if compiled.hosts.is_empty() {
                 file(None, path, entry);
             }
@@ -83,8 +94,10 @@ pub(super) fn for_each_entry(
     }
 }
 
-fn for_each_path(group: &PathGroup, blank: Entry, mut file: impl FnMut(&[u8], Entry)) {
+/// `regexes` counts those of the whole route.
+fn for_each_path(group: &PathGroup, regexes: &mut u16, blank: Entry, mut file: impl FnMut(&[u8], Entry)) {
     match group {
+        PathGroup::Expression(_) => {}
         PathGroup::Any => file(b"", Entry { checks: blank.checks | NO_PATH, ..blank }),
         PathGroup::Plain(paths) => {
             for path in paths {
@@ -92,9 +105,10 @@ fn for_each_path(group: &PathGroup, blank: Entry, mut file: impl FnMut(&[u8], En
             }
         }
         PathGroup::Regex(paths) => {
-            for (index, path) in paths.iter().enumerate() {
-                let (position, regex) = (path.position, index as u16);
+            for path in paths {
+                let (position, regex) = (path.position, *regexes);
                 file(&path.literal, Entry { position, regex, checks: blank.checks | CHECK_REGEX, ..blank });
+                *regexes += 1;
             }
         }
     }

@@ -12,6 +12,8 @@ use crate::router::trie::Node;
 /// One entry of `hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostPattern {
+    /// As the operator wrote it.
+    pub text: Box<[u8]>,
     pub name: HostName,
     /// The request must have come to this port (its Host header's, else the listener's).
     pub port: Option<u16>,
@@ -26,10 +28,19 @@ pub(super) enum HostName {
     Prefix(Box<[u8]>),
 }
 
+impl HostName {
+    /// What must be there of the request's host.
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Exact(text) | Self::Suffix(text) | Self::Prefix(text) => text,
+        }
+    }
+}
+
 impl HostPattern {
     /// The error is one line for the operator.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (name, port) = split_port(text.as_bytes());
+    pub fn parse(text: &str, brackets: Brackets) -> Result<Self, String> {
+        let (name, port) = split_port(text.as_bytes(), brackets);
         let port = match port {
             None => None,
             Some(port) => Some(u16::try_from(port).map_err(|_| "invalid port number".to_owned())?),
@@ -43,7 +54,7 @@ impl HostPattern {
         if rest.contains(&b'*') {
             return Err("invalid wildcard: must be placed at leftmost or rightmost label".to_owned());
         }
-        Ok(Self { name, port })
+        Ok(Self { text: text.as_bytes().into(), name, port })
     }
 
     pub fn is_plain(&self) -> bool {
@@ -51,10 +62,21 @@ impl HostPattern {
     }
 }
 
+/// Whether the port behind `[v6]` is seen: only the flavour `traditional` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brackets {
+    Opaque,
+    Understood,
+}
+
 /// Cuts `name:port` at its first colon. What follows is a port only when it is all digits; else there is none and the
-/// text stays whole, as does `[::1]:80`. A port too large for its type is the largest.
-pub(super) fn split_port(host: &[u8]) -> (&[u8], Option<u32>) {
-    let Some(colon) = host.iter().position(|byte| *byte == b':') else {
+/// text stays whole, as does `[::1]:80` unless brackets are understood. A port too large for its type is the largest.
+pub(super) fn split_port(host: &[u8], brackets: Brackets) -> (&[u8], Option<u32>) {
+    let name_end = match brackets {
+        Brackets::Understood if host.starts_with(b"[") => host.iter().position(|byte| *byte == b']').unwrap_or(0),
+        _ => 0,
+    };
+    let Some(colon) = host[name_end..].iter().position(|byte| *byte == b':').map(|at| name_end + at) else {
         return (host, None);
     };
     let (name, digits) = (&host[..colon], &host[colon + 1..]);
@@ -103,12 +125,14 @@ impl Hosts {
     }
 
     /// Gives `search` each trie that a request to `host` (without port) may use, those of higher ranks first as a rule.
-    pub fn for_each_trie<'a>(&'a self, host: &[u8], mut search: impl FnMut(&'a Node)) {
+    /// `empty_star`: whether a `*` may stand for nothing.
+    pub fn for_each_trie<'a>(&'a self, host: &[u8], empty_star: bool, mut search: impl FnMut(&'a Node)) {
         if let Some(root) = self.exact.get(host) {
             search(root);
         }
         if !self.suffixes.is_empty() {
             let skip = host.len().saturating_sub(self.suffixes.longest());
+            let skip = if empty_star { skip } else { skip.max(1) };
             for (at, _) in host.iter().enumerate().skip(skip).filter(|(_, byte)| **byte == b'.') {
                 if let Some(root) = self.suffixes.get(&host[at..]) {
                     search(root);
@@ -117,7 +141,7 @@ impl Hosts {
         }
         if !self.prefixes.is_empty() {
             let within = host.iter().enumerate().take(self.prefixes.longest());
-            for (at, _) in within.filter(|(_, byte)| **byte == b'.') {
+            for (at, _) in within.filter(|(at, byte)| **byte == b'.' && (empty_star || at + 1 < host.len())) {
                 if let Some(root) = self.prefixes.get(&host[..=at]) {
                     search(root);
                 }

@@ -4,10 +4,13 @@
 use regex_automata::PatternID;
 
 use crate::router::Hit;
+use crate::router::expressions::program::Program;
 use crate::router::hosts::HostPattern;
+use crate::router::net::NetRule;
 use crate::router::pattern::PathRegex;
 use crate::router::pattern::ValueRegex;
 use crate::router::priority::Rank;
+use crate::router::snis::SniRule;
 
 /// One route, ready to be met by requests. Made once by `compile`, shared by all cores.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub struct Compiled {
     pub(super) conditions: Conditions,
     /// One per path group; at most one without paths; none when the route has no attribute.
     pub(super) matchers: Vec<Matcher>,
+    /// In the flavour `traditional` only: which attributes are set, bits of `category`.
+    pub(super) category: Option<u8>,
 }
 
 /// One path group of a route with its place in the order (spec/router.md section 4.1).
@@ -34,6 +39,8 @@ pub(super) enum PathGroup {
     Plain(Vec<PlainPath>),
     /// In the listed order, which decides between two that match.
     Regex(Vec<RegexPath>),
+    /// Not a group of paths: the whole condition of a route that has an expression.
+    Expression(Program),
 }
 
 #[derive(Debug)]
@@ -45,6 +52,8 @@ pub(super) struct PlainPath {
 
 #[derive(Debug)]
 pub(super) struct RegexPath {
+    /// The pattern.
+    pub text: Box<[u8]>,
     pub regex: PathRegex,
     /// Every path that matches begins with these bytes: what the path trie files the regex under.
     pub literal: Box<[u8]>,
@@ -53,6 +62,15 @@ pub(super) struct RegexPath {
 }
 
 impl Compiled {
+    /// The one path of a matcher of the flavour `traditional`: plain, or a pattern without its `~`.
+    pub(super) fn path_text(&self, matcher: u16) -> Option<&[u8]> {
+        match &self.matchers.get(usize::from(matcher))?.group {
+            PathGroup::Plain(members) => members.first().map(|member| &*member.bytes),
+            PathGroup::Regex(members) => members.first().map(|member| &*member.text),
+            PathGroup::Any | PathGroup::Expression(_) => None,
+        }
+    }
+
     /// The capture groups of the regex path that won: None without a regex or without groups in it (spec/router.md
     /// section 6). `path` is the path that was matched. Meant for the plugins that ask: it allocates, and may wait
     /// for another core that uses the same regex in this moment.
@@ -100,10 +118,15 @@ pub(super) struct Conditions {
     /// Checked through the router's own clones, see `HeaderRule`.
     pub headers: Vec<HeaderRule>,
     pub snis: Vec<SniRule>,
+    /// None: any protocol and any address.
+    pub net: Option<NetRule>,
 }
 
 const ANY_METHOD: u16 = u16::MAX;
 const RARE_METHOD: u16 = 1 << 15;
+
+/// Those with a bit of their own.
+const COMMON_METHODS: [&[u8]; 7] = [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"HEAD", b"OPTIONS"];
 
 /// The bit of a method in a mask. Methods without a bit of their own share one, and must be compared as text.
 pub(super) fn method_bit(method: &[u8]) -> u16 {
@@ -120,7 +143,7 @@ pub(super) fn method_bit(method: &[u8]) -> u16 {
 }
 
 impl Conditions {
-    pub fn new(methods: &[String], headers: Vec<HeaderRule>, snis: Vec<SniRule>) -> Self {
+    pub fn new(methods: &[String], headers: Vec<HeaderRule>, snis: Vec<SniRule>, net: Option<NetRule>) -> Self {
         let mut mask = if methods.is_empty() { ANY_METHOD } else { 0 };
         let mut rare_methods = Vec::new();
         for method in methods {
@@ -130,7 +153,18 @@ impl Conditions {
                 rare_methods.push(method.as_bytes().into());
             }
         }
-        Self { methods: mask, rare_methods, headers, snis }
+        Self { methods: mask, rare_methods, headers, snis, net }
+    }
+
+    /// Tells the methods that are asked for; none when any will do.
+    pub fn each_method(&self, mut tell: impl FnMut(&[u8])) {
+        if self.methods != ANY_METHOD {
+            COMMON_METHODS
+                .iter()
+                .filter(|method| self.methods & method_bit(method) != 0)
+                .for_each(|method| tell(method));
+            self.rare_methods.iter().for_each(|method| tell(method));
+        }
     }
 
     /// Distinct names, whatever their spelling.
@@ -199,6 +233,11 @@ impl HeaderRule {
         Ok(Self { name, values })
     }
 
+    /// Lower-case, with `-` for `_`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn matches(&self, headers: &dyn HeaderSource) -> bool {
         let mut found = false;
         headers.for_each(&self.name, &mut |value| {
@@ -214,33 +253,6 @@ impl HeaderValues {
         match self {
             Self::OneOf(accepted) => accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(value)),
             Self::Regex(regex) => regex.is_match(value),
-        }
-    }
-}
-
-/// One server name; `*` stands first or last and for any text, also none.
-#[derive(Debug)]
-pub(super) enum SniRule {
-    Exact(Box<[u8]>),
-    Suffix(Box<[u8]>),
-    Prefix(Box<[u8]>),
-}
-
-impl SniRule {
-    pub fn parse(text: &str) -> Self {
-        let text = text.strip_suffix('.').unwrap_or(text);
-        match (text.strip_prefix('*'), text.strip_suffix('*')) {
-            (Some(suffix), _) => Self::Suffix(suffix.as_bytes().into()),
-            (_, Some(prefix)) => Self::Prefix(prefix.as_bytes().into()),
-            _ => Self::Exact(text.as_bytes().into()),
-        }
-    }
-
-    fn matches(&self, sni: &[u8]) -> bool {
-        match self {
-            Self::Exact(name) => **name == *sni,
-            Self::Suffix(suffix) => sni.ends_with(suffix),
-            Self::Prefix(prefix) => sni.starts_with(prefix),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Regexes of routes: paths (`~/users/(?<id>\d+)`) and header values (`~*v[12]`).
-//! Always: linear time (no look-around, no back-reference), bounded size; a path regex is anchored at the start only.
+//! Regexes of routes: paths (`~/users/(?<id>\d+)`), header values (`~*v[12]`), and those of expressions.
+//! Always: linear time (no look-around, no back-reference), bounded size; a path regex is anchored at the start only, the
+//! others not at all.
 //!
 //! The engine under the `regex` crate is used directly, since it takes what that crate hides: a search that is anchored
 //! without rewriting the pattern, and no one-pass automaton, which a group around `\w+` would make 600 KiB large.
@@ -9,8 +10,10 @@ use regex_automata::Input;
 use regex_automata::meta::Config;
 use regex_automata::meta::Regex;
 use regex_automata::util::captures::Captures;
+use regex_syntax::Parser;
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::Hir;
+use regex_syntax::hir::Look;
 use regex_syntax::hir::literal::ExtractKind;
 use regex_syntax::hir::literal::Extractor;
 
@@ -67,10 +70,39 @@ impl ValueRegex {
     }
 }
 
+/// A regex of an expression: anywhere in a value. Clones as a `PathRegex` does.
+#[derive(Clone, Debug)]
+pub(super) struct TextRegex {
+    regex: Regex,
+    /// Every value that matches begins with these bytes.
+    literal_start: Box<[u8]>,
+}
+
+impl TextRegex {
+    /// The error draws the place in the pattern over several lines.
+    pub fn compile(pattern: &str) -> Result<Self, String> {
+        let hir = parser(false).parse(pattern).map_err(|error| error.to_string())?;
+        let is_anchored = hir.properties().look_set_prefix().contains(Look::Start);
+        let literal_start = if is_anchored { literal_prefix(&hir) } else { Box::default() };
+        Ok(Self { regex: build(&hir, pattern)?, literal_start })
+    }
+
+    /// Bytes of the first match.
+    pub fn matched_len(&self, value: &[u8]) -> Option<usize> {
+        Some(self.regex.find(value)?.len())
+    }
+
+    pub fn literal_start(&self) -> Box<[u8]> {
+        self.literal_start.clone()
+    }
+}
+
+fn parser(any_case: bool) -> Parser {
+    ParserBuilder::new().utf8(false).case_insensitive(any_case).nest_limit(ROUTE_REGEX_NESTING_MAX).build()
+}
+
 fn parse(pattern: &str, any_case: bool) -> Result<Hir, String> {
-    let mut parser =
-        ParserBuilder::new().utf8(false).case_insensitive(any_case).nest_limit(ROUTE_REGEX_NESTING_MAX).build();
-    parser.parse(pattern).map_err(|error| match error {
+    parser(any_case).parse(pattern).map_err(|error| match error {
         // The full text of these errors draws the pattern over several lines.
         regex_syntax::Error::Parse(error) => refusal(pattern, error.kind()),
         regex_syntax::Error::Translate(error) => refusal(pattern, error.kind()),

@@ -1,5 +1,6 @@
-//! Kong's order between matchers as one `Ord` key (spec/router.md section 4.2 and 4.3).
-//! Always: two matchers of one router never have equal ranks, since the id is part of the rank.
+//! Kong's order between matchers as one `Ord` key (spec/router.md sections 4.2, 4.3, 5 and 14.1).
+//! Always: matchers of different routes never have equal ranks, but by a rare accident that the index survives; those of
+//! one route only in the flavour `traditional`, where the listed order of their paths decides.
 //!
 //! Another flavour is another way to make a [`Rank`]: the index only ever compares ranks.
 
@@ -14,9 +15,34 @@ pub(super) struct Rank {
     pub id: [u8; 16],
 }
 
+/// Words of expressions stand above those of attributes.
+const EXPRESSION_WORD: u64 = !(EXPRESSION_PRIORITY_MAX);
+/// The largest `priority`.
+pub(super) const EXPRESSION_PRIORITY_MAX: u64 = (1 << 46) - 1;
+
 impl Rank {
     pub fn new(word: u64, id: Uuid) -> Self {
         Self { word, id: id.into_bytes() }
+    }
+
+    /// Of a route that has an expression.
+    pub fn of_expression(priority: u64, id: Uuid) -> Self {
+        Self::new(EXPRESSION_WORD | priority.min(EXPRESSION_PRIORITY_MAX), id)
+    }
+
+    /// Of attributes beside routes that have expressions. Only a word that nobody can reach in earnest (all seven
+    /// attributes, 255 headers, a regex priority beyond four billions) loses its place among its like.
+    pub fn below_expressions(self) -> Self {
+        Self { word: self.word.min(EXPRESSION_WORD - 1), ..self }
+    }
+
+    /// In the flavour `traditional`, among the matchers that have the same attributes: of equal weights the older is
+    /// greater, then the larger id.
+    pub fn of_age(weights: &CategoryWeights, created_at_s: u64, id: Uuid) -> Self {
+        let mut rank = Self::new(weights.word(), id);
+        rank.id.copy_within(..10, 6);
+        rank.id[..6].copy_from_slice(&(!created_at_s).to_be_bytes()[2..]);
+        rank
     }
 }
 
@@ -70,6 +96,33 @@ impl Weights {
     }
 }
 
+/// What decides among the matchers of one category before their age (spec/router.md section 5).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CategoryWeights {
+    /// A wildcard host has a port.
+    pub wildcard_port: bool,
+    /// `hosts` is set and none of them has a wildcard.
+    pub plain_hosts: bool,
+    pub header_names: usize,
+    /// Of the one path.
+    pub path: PathWeight,
+}
+
+impl CategoryWeights {
+    /// Bits 63 to 61 the three kinds, 60 to 53 header names, 32 to 0 regex priority or path length.
+    fn word(&self) -> u64 {
+        const PRIORITY_MAX: i64 = (1 << 32) - 1;
+        let regex = matches!(self.path, PathWeight::Regex(_));
+        let kinds = u64::from(self.wildcard_port) << 2 | u64::from(self.plain_hosts) << 1 | u64::from(regex);
+        let low = match self.path {
+            PathWeight::None => 0,
+            PathWeight::Plain(bytes) => bytes.min(PATH_BYTES_MAX) as u64,
+            PathWeight::Regex(priority) => (priority.clamp(-PRIORITY_MAX - 1, PRIORITY_MAX) + PRIORITY_MAX + 1) as u64,
+        };
+        kinds << 61 | (self.header_names.min(HEADER_NAMES_MAX) as u64) << 53 | low
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +165,41 @@ mod tests {
             word(2, false, 0, PathWeight::None),
         ];
         assert!(descending.is_sorted_by(|high, low| high > low), "{descending:#x?}");
+    }
+
+    #[test]
+    fn expressions_stand_above_all_attributes() {
+        let id = Uuid::nil();
+        let highest = Rank::new(word(7, true, 255, PathWeight::Regex(i64::MAX)), Uuid::max()).below_expressions();
+        assert!(Rank::of_expression(0, id) > highest);
+        assert!(Rank::of_expression(1, id) > Rank::of_expression(0, Uuid::max()));
+        assert!(
+            Rank::of_expression(EXPRESSION_PRIORITY_MAX, id) > Rank::of_expression(EXPRESSION_PRIORITY_MAX - 1, id)
+        );
+        assert_eq!(Rank::of_expression(u64::MAX, id), Rank::of_expression(EXPRESSION_PRIORITY_MAX, id));
+    }
+
+    #[test]
+    fn age_decides_after_kinds_headers_priority_and_length() {
+        let of = |wildcard_port, plain_hosts, header_names, path, created_at_s| {
+            let weights = CategoryWeights { wildcard_port, plain_hosts, header_names, path };
+            Rank::of_age(&weights, created_at_s, Uuid::nil())
+        };
+        let descending = [
+            of(true, false, 0, PathWeight::None, 9),
+            of(false, true, 0, PathWeight::Regex(0), 9),
+            of(false, true, 0, PathWeight::Plain(9), 9),
+            of(false, false, 0, PathWeight::Regex(7), 9),
+            of(false, false, 0, PathWeight::Regex(-7), 9),
+            of(false, false, 2, PathWeight::None, 9),
+            of(false, false, 0, PathWeight::Plain(2), 9),
+            of(false, false, 0, PathWeight::Plain(1), 8),
+            of(false, false, 0, PathWeight::Plain(1), 9),
+        ];
+        assert!(descending.is_sorted_by(|high, low| high > low), "{descending:#x?}");
+        let weights = CategoryWeights::default();
+        assert!(Rank::of_age(&weights, 1, Uuid::max()) > Rank::of_age(&weights, 1, Uuid::nil()));
+        assert!(Rank::of_age(&weights, 0, Uuid::nil()) > Rank::of_age(&weights, 1 << 40, Uuid::max()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use fastrand::Rng;
 use uuid::Uuid;
 
+use crate::config::RouterFlavor;
 use crate::router::RouteKey;
 use crate::router::Router;
 use crate::router::compile::Rules;
@@ -28,6 +29,9 @@ fn random_pair(rng: &mut Rng, index: usize) -> (Rules, Request) {
         https: false,
         sni: None,
         port: 8000,
+        arguments: "",
+        source: ([127, 0, 0, 1], 40_000).into(),
+        destination: [127, 0, 0, 1].into(),
         headers: Headers(vec![("user-agent", "curl/8.0"), ("accept", "*/*")]),
     };
     let team = ["billing", "orders", "search", "users", "media"][rng.usize(..5)];
@@ -74,7 +78,8 @@ fn find_insert_and_remove() {
         let (rules, requests): (Vec<Rules>, Vec<Request>) =
             (0..count).map(|index| random_pair(&mut rng, index)).unzip();
         let started = Instant::now();
-        let compiled: Vec<Arc<Compiled>> = rules.iter().map(|rules| Arc::new(compile(rules).unwrap())).collect();
+        let compiled: Vec<Arc<Compiled>> =
+            rules.iter().map(|rules| Arc::new(compile(rules, RouterFlavor::TraditionalCompatible).unwrap())).collect();
         let compiling = started.elapsed() / count as u32;
         let mut router = Router::new();
         let mut inserts = Vec::with_capacity(count);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::config::RouterFlavor;
 use crate::router::Hit;
 use crate::router::RouteKey;
 use crate::router::Router;
+use crate::router::compile;
 use crate::router::compile::RuleError;
 use crate::router::compile::Rules;
-use crate::router::compile::compile;
 use crate::router::matcher::Compiled;
 use crate::router::twin::Headers;
 use crate::router::twin::Request;
@@ -65,6 +66,9 @@ pub(super) fn get(host: &str, path: &str) -> Request {
         https: false,
         sni: None,
         port: 8000,
+        arguments: "",
+        source: ([127, 0, 0, 1], 40_000).into(),
+        destination: [127, 0, 0, 1].into(),
         headers: Headers::default(),
     }
 }
@@ -72,6 +76,10 @@ pub(super) fn get(host: &str, path: &str) -> Request {
 pub(super) fn with_header(mut request: Request, name: &'static str, value: &'static str) -> Request {
     request.headers.0.push((name, value));
     request
+}
+
+fn compile(rules: &Rules) -> Result<Compiled, Vec<RuleError>> {
+    compile::compile(rules, RouterFlavor::TraditionalCompatible)
 }
 
 fn compiled(rules: &Rules) -> Arc<Compiled> {
@@ -84,9 +92,14 @@ pub(super) struct World {
 }
 
 pub(super) fn world(routes: Vec<(&'static str, Rules)>) -> World {
+    world_in(RouterFlavor::TraditionalCompatible, routes)
+}
+
+pub(super) fn world_in(flavor: RouterFlavor, routes: Vec<(&'static str, Rules)>) -> World {
     let mut router = Router::new();
     for (index, (_, rules)) in routes.iter().enumerate() {
-        router.insert(RouteKey(index as u32), compiled(rules));
+        let compiled = compile::compile(rules, flavor).expect("the rules of the table are valid");
+        router.insert(RouteKey(index as u32), Arc::new(compiled));
     }
     World { names: routes.iter().map(|(name, _)| *name).collect(), router }
 }

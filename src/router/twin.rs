@@ -1,9 +1,13 @@
 //! Tests only. The flat walk of spec/router.md section 4, written from the rules as the operator typed them: slow,
 //! obvious, sharing nothing with the index but its questions. `worlds` holds the index to it.
 
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
 use regex::bytes::Regex;
 use uuid::Uuid;
 
+use crate::config::RouterFlavor;
 use crate::router::Hit;
 use crate::router::Query;
 use crate::router::RouteKey;
@@ -11,6 +15,9 @@ use crate::router::Router;
 use crate::router::compile::Rules;
 use crate::router::matcher::HeaderSource;
 use crate::router::matcher::header_name_matches;
+use crate::router::net::Endpoint;
+use crate::router::twin_expressions::Expression;
+use crate::router::worlds::Written;
 
 /// A request that owns its parts.
 #[derive(Clone, Debug)]
@@ -21,6 +28,9 @@ pub(super) struct Request {
     pub https: bool,
     pub sni: Option<&'static str>,
     pub port: u16,
+    pub arguments: &'static str,
+    pub source: SocketAddr,
+    pub destination: IpAddr,
     pub headers: Headers,
 }
 
@@ -33,6 +43,9 @@ impl Request {
             https: self.https,
             sni: self.sni.map(str::as_bytes),
             port: self.port,
+            arguments: self.arguments.as_bytes(),
+            source: self.source,
+            destination: self.destination,
             headers: &self.headers,
         })
     }
@@ -51,12 +64,17 @@ impl HeaderSource for Headers {
     }
 }
 
-/// All matchers of some routes, in the order in which they are tried.
-pub(super) struct Twin {
-    matchers: Vec<TwinMatcher>,
+/// All matchers of some routes, in the order in which they are tried: the flavours `traditional_compatible` and
+/// `expressions`.
+pub(super) struct Twin<'a> {
+    flavor: RouterFlavor,
+    matchers: Vec<TwinMatcher<'a>>,
 }
 
-struct TwinMatcher {
+struct TwinMatcher<'a> {
+    /// The priority of an expression: it stands above all without.
+    priority: Option<u64>,
+    expression: Option<&'a Expression>,
     word: u64,
     id: Uuid,
     route: RouteKey,
@@ -66,20 +84,56 @@ struct TwinMatcher {
     paths: Vec<(usize, String, Option<Regex>)>,
 }
 
-impl Twin {
-    pub fn new<'a>(routes: impl IntoIterator<Item = (RouteKey, &'a Rules)>) -> Self {
-        let mut matchers: Vec<TwinMatcher> = routes.into_iter().flat_map(|(key, rules)| split(key, rules)).collect();
-        matchers.sort_by_key(|matcher| (matcher.word, *matcher.id.as_bytes()));
+impl<'a> Twin<'a> {
+    pub fn new(flavor: RouterFlavor, routes: impl IntoIterator<Item = (RouteKey, &'a Written)>) -> Self {
+        let all = routes.into_iter().flat_map(|(key, written)| match &written.expression {
+            None => split(key, &written.rules),
+            Some(expression) => vec![TwinMatcher {
+                priority: Some(written.rules.priority),
+                expression: Some(expression),
+                word: 0,
+                id: written.rules.id,
+                route: key,
+                group: 0,
+                rules: written.rules.clone(),
+                paths: Vec::new(),
+            }],
+        });
+        let mut matchers: Vec<TwinMatcher<'a>> = all.collect();
+        matchers.sort_by_key(|matcher| (matcher.priority, matcher.word, *matcher.id.as_bytes()));
         matchers.reverse();
-        Self { matchers }
+        Self { flavor, matchers }
     }
 
     pub fn find(&self, request: &Request) -> Option<Hit> {
-        self.matchers.iter().find_map(|matcher| matcher.check(request))
+        let in_protocol =
+            |matcher: &&TwinMatcher<'_>| self.flavor != RouterFlavor::Expressions || takes_net(&matcher.rules, request);
+        self.matchers.iter().filter(in_protocol).find_map(|matcher| matcher.check(request))
     }
 }
 
-fn split(route: RouteKey, rules: &Rules) -> Vec<TwinMatcher> {
+/// Section 14.1.
+fn takes_net(rules: &Rules, request: &Request) -> bool {
+    let scheme = if request.https { ["https", "grpcs"] } else { ["http", "grpc"] };
+    let protocols: Vec<&str> = rules.protocols.iter().map(String::as_str).collect();
+    let any = |list: &[Endpoint], ip: IpAddr, port: u64| {
+        list.is_empty()
+            || list.iter().any(|endpoint| {
+                endpoint.block.is_none_or(|block| block.contains(ip))
+                    && endpoint.port.is_none_or(|wanted| u64::from(wanted) == port)
+            })
+    };
+    (protocols == ["https"] || protocols.iter().any(|protocol| scheme.contains(protocol)))
+        && any(&rules.sources, request.source.ip(), request.source.port().into())
+        && any(&rules.destinations, request.destination, destination_port(request))
+}
+
+/// Of the Host header, else of the listener.
+pub(super) fn destination_port(request: &Request) -> u64 {
+    name_and_port(&request.host).1.unwrap_or(u64::from(request.port))
+}
+
+fn split<'a>(route: RouteKey, rules: &Rules) -> Vec<TwinMatcher<'a>> {
     let length = |path: &String| {
         if path.starts_with('~') { usize::MAX } else { path.len() }
     };
@@ -92,10 +146,21 @@ fn split(route: RouteKey, rules: &Rules) -> Vec<TwinMatcher> {
     if lengths.len() < 2 {
         let paths = prepare(rules.paths.iter().enumerate());
         let word = word(rules, lengths.first().copied());
-        return vec![TwinMatcher { word, id: rules.id, route, group: 0, rules: rules.clone(), paths }];
+        return vec![TwinMatcher {
+            priority: None,
+            expression: None,
+            word,
+            id: rules.id,
+            route,
+            group: 0,
+            rules: rules.clone(),
+            paths,
+        }];
     }
     let namespace = Uuid::parse_str("7f145bf9-0dce-4f91-98eb-debbce4b9f6b").unwrap();
     let matcher = |(index, wanted): (usize, &usize)| TwinMatcher {
+        priority: None,
+        expression: None,
         word: word(rules, Some(*wanted)),
         id: Uuid::new_v5(&namespace, format!("{}#{}", rules.id, index + 1).as_bytes()),
         route,
@@ -120,6 +185,8 @@ fn word(rules: &Rules, length: Option<usize>) -> u64 {
         !rules.headers.is_empty(),
         !rules.snis.is_empty(),
         !rules.paths.is_empty(),
+        !rules.sources.is_empty(),
+        !rules.destinations.is_empty(),
     ] {
         attributes += u64::from(set);
     }
@@ -137,18 +204,25 @@ fn word(rules: &Rules, length: Option<usize>) -> u64 {
     }
 }
 
-fn fold(name: &str) -> String {
+pub(super) fn fold(name: &str) -> String {
     name.to_lowercase().replace('-', "_")
 }
 
-impl TwinMatcher {
+impl TwinMatcher<'_> {
     fn check(&self, request: &Request) -> Option<Hit> {
         let rules = &self.rules;
+        if let Some(expression) = self.expression {
+            let mut matched_len = None;
+            let holds = expression.holds(request, &mut matched_len);
+            return holds.then_some(Hit { route: self.route, matcher: 0, path: None, matched_len });
+        }
         let nothing_set = rules.methods.is_empty()
             && rules.hosts.is_empty()
             && rules.paths.is_empty()
             && rules.headers.is_empty()
-            && rules.snis.is_empty();
+            && rules.snis.is_empty()
+            && rules.sources.is_empty()
+            && rules.destinations.is_empty();
         if nothing_set {
             return None;
         }
@@ -179,7 +253,7 @@ impl TwinMatcher {
     }
 }
 
-fn value_matches(wanted: &[String], received: &str) -> bool {
+pub(super) fn value_matches(wanted: &[String], received: &str) -> bool {
     match wanted {
         [regex] if regex.starts_with("~*") => Regex::new(&regex[2..]).unwrap().is_match(received.as_bytes()),
         values => values.iter().any(|value| value.to_lowercase() == received),
@@ -205,7 +279,7 @@ fn host_matches(rule: &str, request: &Request) -> bool {
     wanted_port.is_none_or(|wanted| wanted == port) && name_matches(wanted, name)
 }
 
-fn name_and_port(host: &str) -> (&str, Option<u64>) {
+pub(super) fn name_and_port(host: &str) -> (&str, Option<u64>) {
     match host.split_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => {
             (name, Some(port.parse().unwrap_or(u64::MAX)))

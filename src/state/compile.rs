@@ -12,7 +12,10 @@ use uuid::Uuid;
 use crate::balancer;
 use crate::balancer::hash_on::HashInput;
 use crate::balancer::hash_on::HashOn;
+use crate::config::Cidr;
+use crate::config::RouterFlavor;
 use crate::entity::RowChange;
+use crate::http::upstream_path::PathHandling;
 use crate::plugins;
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
@@ -20,6 +23,7 @@ use crate::plugins::directory::Directory;
 use crate::router::compile::Rules;
 use crate::router::compile::compile as compile_rules;
 use crate::router::gates::Gates;
+use crate::router::net::Endpoint;
 use crate::state::compile_checks::compile_checks;
 use crate::state::compile_people;
 use crate::state::delta::BackendChange;
@@ -45,6 +49,7 @@ pub struct Refusal {
 /// What the control plane keeps between two compilations. Cloning is cheap and gives an independent version.
 #[derive(Clone, Default)]
 pub struct Compiler {
+    flavor: RouterFlavor,
     directory: Directory,
     hosts: HostNames,
     /// `passive_recovery`; see [`crate::balancer::checks::Checks::trial_after_ms`].
@@ -67,8 +72,8 @@ pub struct Compiled {
 
 impl Compiler {
     /// A compiler that has seen no rows. With passive checks only, an ejected address gets a trial after `trial_after_ms`.
-    pub fn new(trial_after_ms: Option<u64>) -> Self {
-        Self { trial_after_ms, ..Self::default() }
+    pub fn new(flavor: RouterFlavor, trial_after_ms: Option<u64>) -> Self {
+        Self { flavor, trial_after_ms, ..Self::default() }
     }
 
     /// Compiles changed rows. Rows that say the same as before are compiled all the same.
@@ -136,7 +141,7 @@ impl Compiler {
             });
         };
         match change.entity {
-            "routes" => route(id, row, &refuse).map(|spec| Some(Change::Route(Arc::new(spec)))),
+            "routes" => route(self.flavor, id, row, &refuse).map(|spec| Some(Change::Route(Arc::new(spec)))),
             "services" => {
                 let spec = Arc::new(service(id, row, &refuse)?);
                 backends.push(BackendChange::Service(spec.clone()));
@@ -183,7 +188,7 @@ fn document(row: &Row) -> Arc<str> {
     serde_json::to_string(row).unwrap_or_default().into()
 }
 
-fn route(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refusal>> {
+fn route(flavor: RouterFlavor, id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refusal>> {
     let protocols = texts(row.get("protocols"));
     if let Some(other) = protocols.iter().find(|p| !matches!(p.as_str(), "http" | "https")) {
         return Err(refuse("protocols", format!("routes of protocol '{other}' are not supported yet")));
@@ -197,10 +202,20 @@ fn route(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refus
         headers: headers.into_iter().flatten().map(|(name, values)| (name.clone(), texts(Some(values)))).collect(),
         snis: texts(row.get("snis")),
         regex_priority: row.get("regex_priority").and_then(Value::as_i64).unwrap_or(0),
+        created_at_s: number(row, "created_at", 0),
+        protocols: protocols.clone(),
+        sources: endpoints(row.get("sources")),
+        destinations: endpoints(row.get("destinations")),
+        expression: text(row, "expression").map(str::to_owned),
+        priority: number(row, "priority", 0),
     };
-    let matchers = compile_rules(&rules).map_err(|errors| {
+    let matchers = compile_rules(&rules, flavor).map_err(|errors| {
         errors.into_iter().flat_map(|error| refuse(&error.field, error.message)).collect::<Vec<_>>()
     })?;
+    let path_handling = match text(row, "path_handling") {
+        Some("v1") if flavor == RouterFlavor::Traditional => PathHandling::V1,
+        _ => PathHandling::V0,
+    };
     let redirect_status = number(row, "https_redirect_status_code", 426) as u16;
     Ok(RouteSpec {
         id,
@@ -210,10 +225,20 @@ fn route(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refus
         matchers: Arc::new(matchers),
         gates: Gates::new(protocols.iter().map(String::as_str), redirect_status),
         strip_path: flag(row, "strip_path", true),
+        path_handling,
         preserve_host: flag(row, "preserve_host", false),
         request_buffering: flag(row, "request_buffering", true),
         document: document(row),
     })
+}
+
+fn endpoints(value: Option<&Value>) -> Vec<Endpoint> {
+    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let endpoint = |element: &Value| Endpoint {
+        block: element.get("ip").and_then(Value::as_str).and_then(Cidr::parse),
+        port: element.get("port").and_then(Value::as_u64).map(|port| port as u16),
+    };
+    list.iter().map(endpoint).collect()
 }
 
 fn service(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<ServiceSpec, Vec<Refusal>> {

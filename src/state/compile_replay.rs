@@ -83,6 +83,9 @@ impl Pair {
             https: false,
             sni: None,
             port: 80,
+            arguments: b"",
+            source: ([127, 0, 0, 1], 40_000).into(),
+            destination: [127, 0, 0, 1].into(),
             headers: &NoHeaders,
         };
         let Some((route, hit)) = self.core.find(&query) else { return format!("{host}{path}: none") };

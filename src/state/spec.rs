@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::balancer::AlgorithmKind;
 use crate::balancer::checks::Checks;
 use crate::balancer::hash_on::HashOn;
+use crate::http::upstream_path::PathHandling;
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
 use crate::router::gates::Gates;
@@ -24,6 +25,7 @@ pub struct RouteSpec {
     /// What `protocols` and `https_redirect_status_code` demand of a request that matched.
     pub gates: Gates,
     pub strip_path: bool,
+    pub path_handling: PathHandling,
     pub preserve_host: bool,
     /// Whether a request body is gathered (as far as memory allows) before the upstream is asked.
     pub request_buffering: bool,

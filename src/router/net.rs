@@ -1,0 +1,53 @@
+//! HOT. What a route of the flavour `expressions` demands of protocol and addresses (spec/router.md sections 3 and 14.1).
+
+use std::net::IpAddr;
+
+use crate::config::Cidr;
+use crate::router::Query;
+
+/// One element of `sources` or `destinations`; None is any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub block: Option<Cidr>,
+    pub port: Option<u16>,
+}
+
+impl Endpoint {
+    fn matches(&self, ip: IpAddr, port: u32) -> bool {
+        self.block.is_none_or(|block| block.contains(ip)) && self.port.is_none_or(|wanted| u32::from(wanted) == port)
+    }
+}
+
+/// An empty list takes everything.
+#[derive(Debug)]
+pub(super) struct NetRule {
+    pub plain: bool,
+    pub tls: bool,
+    pub sources: Vec<Endpoint>,
+    pub destinations: Vec<Endpoint>,
+}
+
+impl NetRule {
+    /// None: the protocols are left to the gates (only https: plain requests must reach the redirect), or take all.
+    pub fn new(protocols: &[String], sources: &[Endpoint], destinations: &[Endpoint]) -> Option<Self> {
+        let speaks = |names: [&str; 2]| protocols.iter().any(|protocol| names.contains(&protocol.as_str()));
+        let only_https = matches!(protocols, [only] if only == "https");
+        let (plain, tls) = match only_https {
+            true => (true, true),
+            false => (speaks(["http", "grpc"]), speaks(["https", "grpcs"])),
+        };
+        let takes_all = plain && tls && sources.is_empty() && destinations.is_empty();
+        (!takes_all).then(|| Self { plain, tls, sources: sources.to_vec(), destinations: destinations.to_vec() })
+    }
+
+    /// `port`: of the Host header, else of the listener.
+    pub fn accepts(&self, query: &Query<'_>, port: u32) -> bool {
+        let protocol = if query.https { self.tls } else { self.plain };
+        let any = |list: &[Endpoint], ip: IpAddr, port: u32| {
+            list.is_empty() || list.iter().any(|endpoint| endpoint.matches(ip, port))
+        };
+        protocol
+            && any(&self.sources, query.source.ip(), u32::from(query.source.port()))
+            && any(&self.destinations, query.destination, port)
+    }
+}
