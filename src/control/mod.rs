@@ -24,6 +24,7 @@ use tokio::signal::unix::signal;
 
 use crate::config::Listen;
 use crate::config::ListenAddr;
+use crate::config::RouterFlavor;
 use crate::config::Settings;
 use crate::control::access_log::AdminLog;
 use crate::control::admin::Admin;
@@ -41,6 +42,8 @@ use crate::control::publish::Publisher;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
 use crate::control::store::Store;
+use crate::entity::Entity;
+use crate::entity::route;
 use crate::plugins::PLUGINS;
 use crate::state::delta::Delta;
 use crate::state::mailbox::Post;
@@ -155,7 +158,12 @@ impl Control {
         );
         configuration.insert("admin_listeners".into(), listeners(tcp(Surface::Admin).map(|addr| (addr, false))));
         configuration.insert("status_listeners".into(), listeners(tcp(Surface::Status).map(|addr| (addr, false))));
-        let config = AdminConfig { configuration, plugins: plugins.collect(), live: live(settings) };
+        let config = AdminConfig {
+            configuration,
+            plugins: plugins.collect(),
+            routes: routes(settings.router_flavor),
+            live: live(settings),
+        };
         let admin = Arc::new(Admin::new(config, self.store.clone(), self.node.clone()));
         let log = settings.admin_access_log.as_deref().map(AdminLog::open).transpose();
         let log = log.map_err(|error| format!("admin_access_log: {error}"))?.map(Arc::new);
@@ -220,6 +228,14 @@ impl Control {
             store.close().await;
         });
         self.runtime.shutdown_timeout(patience);
+    }
+}
+
+fn routes(flavor: RouterFlavor) -> &'static Entity {
+    match flavor {
+        RouterFlavor::TraditionalCompatible => &route::ROUTES,
+        RouterFlavor::Traditional => &route::ROUTES_TRADITIONAL,
+        RouterFlavor::Expressions => &route::ROUTES_EXPRESSIONS,
     }
 }
 

@@ -81,6 +81,11 @@ pub fn find(name: &str) -> Option<&'static Entity> {
     ENTITIES.iter().copied().find(|entity| entity.name == name)
 }
 
+/// The entity itself, or for routes the one that the node's router flavour declares.
+pub fn in_flavor(entity: &'static Entity, routes: &'static Entity) -> &'static Entity {
+    if entity.name == routes.name { routes } else { entity }
+}
+
 /// One kind of row.
 #[derive(Debug)]
 pub struct Entity {

@@ -108,16 +108,14 @@ pub fn compile(rules: &Rules, flavor: RouterFlavor) -> Result<Compiled, Vec<Rule
     Ok(Compiled { hosts, conditions, matchers, category })
 }
 
-/// What stands before the reason why an expression does not compile, as in Kong.
-const NOT_AN_EXPRESSION: &str = "Router Expression failed validation: ";
-
 fn compile_expression(rules: &Rules, expression: &str, flavor: RouterFlavor) -> Result<Compiled, Vec<RuleError>> {
     if flavor != RouterFlavor::Expressions {
         let message = format!("only router_flavor = expressions serves it, and this is {}", flavor.word());
         return Err(vec![RuleError { field: "expression".to_owned(), message }]);
     }
-    let program = expressions::check::compile(expression)
-        .map_err(|reason| vec![RuleError { field: String::new(), message: format!("{NOT_AN_EXPRESSION}{reason}") }])?;
+    let program = expressions::check::compile(expression).map_err(|reason| {
+        vec![RuleError { field: String::new(), message: format!("{}{reason}", expressions::check::REFUSED) }]
+    })?;
     let net = NetRule::new(&rules.protocols, &[], &[]);
     Ok(Compiled {
         hosts: Vec::new(),

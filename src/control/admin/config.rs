@@ -84,7 +84,7 @@ impl<P: Publish> Admin<P> {
     ) -> Result<Outcome, Problem> {
         let plugins = |name: &str| self.plugin(name);
         let as_is = document.get("_transform") == Some(&Value::Bool(false));
-        let reader = Reader { plugins: &plugins, tables: &tx.tables, as_is };
+        let reader = Reader { plugins: &plugins, routes: self.routes, tables: &tx.tables, as_is };
         let rows = reader.read(document).map_err(|errors| refused(&errors, options))?;
         names.extend(rows.iter().filter_map(|row| {
             let name = row.row.get(row.entity.path_key)?.as_str()?;

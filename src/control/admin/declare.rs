@@ -15,6 +15,7 @@ use crate::control::store::tables::Tables;
 use crate::entity::Entity;
 use crate::entity::PluginLookup;
 use crate::entity::complete::Moment;
+use crate::entity::in_flavor;
 use crate::entity::validate::is_uuid;
 use crate::entity::violation::Violations;
 use serde_json::Map;
@@ -63,6 +64,8 @@ impl Errors {
 /// What a document is read with.
 pub struct Reader<'a> {
     pub plugins: PluginLookup<'a>,
+    /// As the router flavour declares them.
+    pub routes: &'static Entity,
     /// The rows that stand now: a row without a generated id keeps the id under which it stands.
     pub tables: &'a Tables,
     /// Values that are stored in another form, such as passwords, are in that form already (`_transform: false`).
@@ -135,7 +138,7 @@ impl Reader<'_> {
 
     fn entity(&self, name: &str) -> Option<&'static Entity> {
         let loaded = |entity: &&Entity| entity.needs_plugin.is_none_or(|plugin| (self.plugins)(plugin).is_some());
-        crate::entity::find(name).filter(loaded)
+        crate::entity::find(name).map(|entity| in_flavor(entity, self.routes)).filter(loaded)
     }
 
     /// Collects a list of entries and, right behind each, the entries nested in it.

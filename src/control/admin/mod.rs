@@ -51,6 +51,7 @@ use crate::control::admin::reply::Reply;
 use crate::control::backends::Backends;
 use crate::control::store::Publish;
 use crate::control::store::Store;
+use crate::entity::Entity;
 use crate::entity::PluginSchema;
 use crate::entity::vault;
 use hyper::HeaderMap;
@@ -124,6 +125,8 @@ pub struct AdminConfig {
     /// `configuration` of `GET /`, with secrets already hidden.
     pub configuration: Map<String, Value>,
     pub plugins: Vec<PluginInfo>,
+    /// The entity routes, as the router flavour declares it.
+    pub routes: &'static Entity,
     pub live: Live,
 }
 
@@ -169,6 +172,7 @@ pub struct Admin<P: Publish> {
     node: Arc<dyn Node>,
     configuration: Map<String, Value>,
     plugins: Vec<PluginInfo>,
+    routes: &'static Entity,
     live: RwLock<Arc<(Live, Access)>>,
     admin_paths: Paths,
     status_paths: Paths,
@@ -194,13 +198,14 @@ impl<P: Publish> Admin<P> {
     pub fn new(config: AdminConfig, store: Arc<Store<P>>, node: Arc<dyn Node>) -> Admin<P> {
         let loaded = |name: &str| config.plugins.iter().any(|plugin| plugin.schema.name == name);
         Admin {
-            admin_paths: Paths::admin(&loaded),
+            admin_paths: Paths::admin(config.routes, &loaded),
             status_paths: Paths::status(),
             store,
             node,
             configuration: config.configuration,
             live: RwLock::new(with_access(config.live)),
             plugins: config.plugins,
+            routes: config.routes,
             loaded_document: Mutex::new(None),
             draining: AtomicBool::new(false),
         }

@@ -4,6 +4,7 @@
 
 use crate::entity::ENTITIES;
 use crate::entity::Entity;
+use crate::entity::in_flavor;
 use percent_encoding::percent_decode_str;
 
 /// What a path leads to.
@@ -165,11 +166,12 @@ impl Endpoint {
 
 impl Paths {
     /// The paths of the Admin API, for the entities whose plugin is loaded.
-    pub fn admin(loaded: &dyn Fn(&str) -> bool) -> Paths {
+    pub fn admin(routes: &'static Entity, loaded: &dyn Fn(&str) -> bool) -> Paths {
         let mut paths: Vec<Path> =
             SPECIAL.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect();
+        let entities: Vec<&'static Entity> = ENTITIES.iter().map(|entity| in_flavor(entity, routes)).collect();
         let present = |entity: &&&'static Entity| entity.needs_plugin.is_none_or(loaded);
-        for entity in ENTITIES.iter().filter(present) {
+        for entity in entities.iter().filter(present) {
             let Some(collection) = entity.collection else {
                 continue;
             };
@@ -177,7 +179,7 @@ impl Paths {
             paths.push(path(format!("/{collection}"), Endpoint::Collection(entity)));
             paths.push(path(row.clone(), Endpoint::Row(entity)));
             for reference in entity.references() {
-                if let Some(parent) = crate::entity::find(reference.entity) {
+                if let Some(parent) = crate::entity::find(reference.entity).map(|parent| in_flavor(parent, routes)) {
                     let link = Link { parent, child: entity, field: reference.field };
                     let endpoint = if entity.hides_parents { Endpoint::Hidden(ROW) } else { Endpoint::Parent(link) };
                     paths.push(path(format!("{row}/{}", reference.field), endpoint));
@@ -273,9 +275,10 @@ fn variable(raw: &str) -> Variable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entity::route::ROUTES;
 
     fn found(raw: &str) -> Option<(String, Vec<String>)> {
-        let found = Paths::admin(&|_| true).find(raw)?;
+        let found = Paths::admin(&ROUTES, &|_| true).find(raw)?;
         let variables = found.variables.into_iter().filter_map(|variable| variable.decoded.ok()).collect();
         Some((format!("{:?}", found.endpoint).split('(').next().unwrap_or_default().to_string(), variables))
     }
@@ -307,7 +310,7 @@ mod tests {
 
     #[test]
     fn entities_of_plugins_that_are_not_loaded_have_no_paths() {
-        let paths = Paths::admin(&|_| false);
+        let paths = Paths::admin(&ROUTES, &|_| false);
         assert!(paths.find("/key-auths").is_none());
         assert!(paths.find("/consumers/x/key-auth").is_none());
     }
@@ -315,7 +318,7 @@ mod tests {
     #[test]
     fn allow_is_alphabetical() {
         assert_eq!(Endpoint::Root.allow(), "GET, HEAD, OPTIONS");
-        let paths = Paths::admin(&|_| true);
+        let paths = Paths::admin(&ROUTES, &|_| true);
         let allow = |raw: &str| paths.find(raw).unwrap().endpoint.allow();
         assert_eq!(allow("/services"), "GET, HEAD, OPTIONS, POST");
         assert_eq!(allow("/services/x"), "DELETE, GET, HEAD, OPTIONS, PATCH, PUT");

@@ -11,12 +11,16 @@ use crate::entity::Entity;
 use crate::entity::coerce;
 use crate::entity::complete::Moment;
 use crate::entity::document;
+use crate::entity::in_flavor;
 use crate::entity::plugin;
 use crate::entity::schema::Auto;
 use crate::entity::schema::Field;
 use crate::entity::schema::Record;
 use crate::entity::vault;
+use crate::entity::violation::Violations;
+use crate::router::expressions::check;
 use hyper::StatusCode;
+use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
@@ -33,7 +37,7 @@ impl<P: Publish> Admin<P> {
         let text = name.decoded.as_deref().unwrap_or(&name.raw);
         let loaded = |entity: &&Entity| entity.needs_plugin.is_none_or(|plugin| self.plugin(plugin).is_some());
         let missing = || Problem::Plain(StatusCode::NOT_FOUND, format!("No entity named '{text}'"));
-        crate::entity::find(text).filter(loaded).ok_or_else(missing)
+        crate::entity::find(text).map(|entity| in_flavor(entity, self.routes)).filter(loaded).ok_or_else(missing)
     }
 
     fn plugin_of(&self, call: &Call) -> Result<&'static crate::entity::PluginSchema, Problem> {
@@ -91,7 +95,19 @@ impl<P: Publish> Admin<P> {
             fields.remove("ttl");
         }
         let moment = Moment { now_ms: unix_now_ms() };
-        entity.create(fields, moment, &|name| self.plugin(name)).map_err(Problem::Schema)?;
+        let row = entity.create(fields, moment, &|name| self.plugin(name)).map_err(Problem::Schema)?;
+        if entity.name == self.routes.name {
+            expression_of(&row)?;
+        }
         Ok(Reply::json(StatusCode::OK, &json!({ "message": "schema validation successful" })))
     }
+}
+
+/// The schema engine does not know the language of expressions; the router does.
+fn expression_of(row: &Map<String, Value>) -> Result<(), Problem> {
+    let Some(text) = row.get("expression").and_then(Value::as_str) else { return Ok(()) };
+    check::check(text).map_err(|reason| {
+        let entity = vec![format!("{}{reason}", check::REFUSED)];
+        Problem::Schema(Violations { entity, ..Violations::default() })
+    })
 }

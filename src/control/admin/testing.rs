@@ -14,6 +14,7 @@ use crate::control::store::Opened;
 use crate::control::store::Publish;
 use crate::control::store::Store;
 use crate::entity::RowChange;
+use crate::entity::route::ROUTES;
 use crate::plugins::PLUGINS;
 use crate::state::compile::Refusal;
 use hyper::HeaderMap;
@@ -98,6 +99,7 @@ pub fn admin(store: Arc<Store<Fake>>) -> Admin<Fake> {
     let config = AdminConfig {
         configuration: Map::new(),
         plugins: plugins(),
+        routes: &ROUTES,
         live: Live { gui_origins: Vec::new(), token: None, shows_server: true, shows_latency: true },
     };
     Admin::new(config, store, Arc::new(FakeNode))

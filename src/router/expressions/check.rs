@@ -24,6 +24,9 @@ use crate::limits::EXPRESSION_BYTES_MAX;
 use crate::limits::EXPRESSION_NESTING_MAX;
 use crate::router::pattern::TextRegex;
 
+/// What stands before the reason in Admin answers.
+pub const REFUSED: &str = "Router Expression failed validation: ";
+
 /// Whether `text` is a good expression; the error is the reason as the operator reads it.
 ///
 /// # Errors
