@@ -205,7 +205,6 @@ impl Kind for ResolverFamily {
 }
 
 /// Kong's.
-#[expect(clippy::derivable_impls, reason = "the words are declared by a macro")]
 impl Default for RouterFlavor {
     fn default() -> Self {
         Self::TraditionalCompatible

@@ -59,7 +59,7 @@ const fn in_order() -> [u8; 31] {
 pub(super) struct Categories {
     /// By category divided by 4.
     categories: [Option<Box<Category>>; 32],
-    hosts: HashMap<Box<[u8]>, Vec<(Option<u16>, u32)>, RandomState>,
+    hosts: HashMap<Box<[u8]>, Ports, RandomState>,
     /// Entries whose position is that of the host in its route.
     wildcards: Hosts,
     regexes: Option<Box<Node>>,
@@ -69,6 +69,9 @@ pub(super) struct Categories {
     /// By the rank of the first matcher that has the name.
     headers: Vec<HeaderName>,
 }
+
+/// How many plain hosts of one name have each port, or none.
+type Ports = Vec<(Option<u16>, u32)>;
 
 /// The matchers that have the same attributes.
 #[derive(Default)]
@@ -387,7 +390,7 @@ impl Categories {
             _ => false,
         };
         let ports = |categories: &Self| {
-            let sorted = |ports: &Vec<(Option<u16>, u32)>| {
+            let sorted = |ports: &Ports| {
                 let mut ports = ports.clone();
                 ports.sort_unstable();
                 ports
