@@ -27,6 +27,9 @@ fn pause() {
 }
 
 fn slow_but_steady_peers_are_waited_for(driver: Driver) {
+    // Each pause is well within the timeouts, also on a machine that stalls; all of them together are not.
+    const TIMEOUT_MS: u64 = 1000;
+    let pause = || (0..2).for_each(|_| pause());
     let peer = Peer::scripted(|accepted| {
         while accepted.request().is_some() {
             for piece in ["HTTP/1.1 200 OK\r\n", "Content-Length: 6\r\n\r\n", "ab", "cd", "ef"] {
@@ -35,8 +38,8 @@ fn slow_but_steady_peers_are_waited_for(driver: Driver) {
             }
         }
     });
-    let gateway = Gateway::with(driver, &[("client_body_timeout", "400ms")]);
-    gateway.proxy_with(peer.port, json!({"read_timeout": 400, "write_timeout": 400}), json!({}));
+    let gateway = Gateway::with(driver, &[("client_body_timeout", &format!("{TIMEOUT_MS}ms"))]);
+    gateway.proxy_with(peer.port, json!({"read_timeout": TIMEOUT_MS, "write_timeout": TIMEOUT_MS}), json!({}));
     for buffering in [true, false] {
         gateway.patch("/routes/r", json!({"request_buffering": buffering}));
         let mut client = gateway.connect();
