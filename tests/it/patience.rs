@@ -30,7 +30,7 @@ fn slow_but_steady_peers_are_waited_for(driver: Driver) {
     // Each pause is well within the timeouts, also on a machine that stalls; all of them together are not.
     const TIMEOUT_MS: u64 = 1000;
     let pause = || (0..2).for_each(|_| pause());
-    let peer = Peer::scripted(|accepted| {
+    let peer = Peer::scripted(move |accepted| {
         while accepted.request().is_some() {
             for piece in ["HTTP/1.1 200 OK\r\n", "Content-Length: 6\r\n\r\n", "ab", "cd", "ef"] {
                 accepted.send(piece);
