@@ -50,6 +50,9 @@ pub enum Match {
     Matches(&'static str),
     Required,
     LenEq(usize),
+    Gt(i64),
+    /// Of a list: this is an element.
+    Contains(&'static str),
     /// Of a list: none of these is an element.
     ElementsNotOneOf(&'static [Literal]),
     /// A named validator of strings.
@@ -141,6 +144,7 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
         (Match::Required, _) => Ok(()),
         (Match::Eq(wanted), value) if wanted.to_value() == *value => Ok(()),
         (Match::Eq(wanted), _) => Err(format!("value must be {}", plain(&wanted.to_value()))),
+        (Match::Gt(bound), Value::Null) => Err(format!("value must be greater than {bound}")),
         (_, Value::Null) => Ok(()),
         (Match::OneOf(choices), value) => check_one_of(choices, value),
         (Match::NotOneOf(choices), value) => check_not_one_of(choices, value),
@@ -151,6 +155,12 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
         (Match::LenEq(wanted), value) => match value.as_array() {
             Some(list) if list.len() == wanted => Ok(()),
             _ => Err(format!("length must be {wanted}")),
+        },
+        (Match::Gt(bound), value) if value.as_f64().is_some_and(|number| number > bound as f64) => Ok(()),
+        (Match::Gt(bound), _) => Err(format!("value must be greater than {bound}")),
+        (Match::Contains(wanted), value) => match value.as_array() {
+            Some(list) if list.iter().any(|item| item == wanted) => Ok(()),
+            _ => Err(format!("expected to contain: {wanted}")),
         },
         (Match::ElementsNotOneOf(choices), value) => {
             value.as_array().into_iter().flatten().try_for_each(|item| check_not_one_of(choices, item))

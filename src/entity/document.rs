@@ -207,6 +207,8 @@ fn condition(condition: Match) -> Value {
         Match::NotOneOf(values) => json!({ "not_one_of": literals(values) }),
         Match::Matches(lua) => json!({ "match": lua }),
         Match::Required => json!({ "required": true }),
+        Match::Gt(bound) => json!({ "gt": bound }),
+        Match::Contains(value) => json!({ "contains": value }),
         Match::LenEq(len) => json!({ "len_eq": len }),
         Match::ElementsNotOneOf(values) => {
             json!({ "elements": { "type": "string", "not_one_of": literals(values) } })

@@ -10,6 +10,8 @@ use ahash::RandomState;
 use rpds::HashTrieMapSync;
 use uuid::Uuid;
 
+use crate::plugins::token_key::TokenKey;
+
 /// What plugins see of a consumer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Consumer {
@@ -34,7 +36,6 @@ pub struct Credential<S> {
 }
 
 /// The credentials of one kind, by key.
-#[derive(Clone)]
 pub struct Credentials<S> {
     by_key: HashTrieMapSync<Box<str>, Arc<Credential<S>>, RandomState>,
     by_id: HashTrieMapSync<Uuid, Arc<Credential<S>>, RandomState>,
@@ -70,10 +71,19 @@ pub struct Directory {
     pub keys: Credentials<()>,
     /// `basicauth_credentials`, with the stored hash of the password.
     pub passwords: Credentials<Box<str>>,
+    /// `jwt_secrets`.
+    pub tokens: Credentials<TokenKey>,
     /// By consumer.
     groups: HashTrieMapSync<Uuid, Arc<Groups>, RandomState>,
     /// Rows of `acls` by id: consumer and group.
     memberships: HashTrieMapSync<Uuid, (Uuid, Box<str>), RandomState>,
+}
+
+// Derived, these would ask the same of the secrets.
+impl<S> Clone for Credentials<S> {
+    fn clone(&self) -> Self {
+        Self { by_key: self.by_key.clone(), by_id: self.by_id.clone() }
+    }
 }
 
 impl<S> Default for Credentials<S> {

@@ -17,12 +17,16 @@ mod authenticate;
 mod basic_auth;
 mod body;
 mod correlation_id;
+mod ip_restriction;
+mod jwt;
 mod key_auth;
 pub mod query;
+mod redirect;
 mod request_termination;
 mod settings;
 #[cfg(test)]
 mod testing;
+pub mod token_key;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -38,8 +42,16 @@ use crate::plugins::view::ResponseView;
 use crate::plugins::view::View;
 
 /// Every plugin that a configuration may name. A new one is a file and a row.
-pub static PLUGINS: &[&Kind] =
-    &[&acl::KIND, &basic_auth::KIND, &correlation_id::KIND, &key_auth::KIND, &request_termination::KIND];
+pub static PLUGINS: &[&Kind] = &[
+    &acl::KIND,
+    &basic_auth::KIND,
+    &correlation_id::KIND,
+    &ip_restriction::KIND,
+    &jwt::KIND,
+    &key_auth::KIND,
+    &redirect::KIND,
+    &request_termination::KIND,
+];
 
 /// One plugin: what the Admin API knows of it and how a configuration of it is compiled.
 pub struct Kind {
@@ -149,7 +161,10 @@ mod tests {
             ("acl", 950),
             ("basic-auth", 1100),
             ("correlation-id", 100_001),
+            ("ip-restriction", 990),
+            ("jwt", 1450),
             ("key-auth", 1250),
+            ("redirect", 779),
             ("request-termination", 2),
         ];
         for kind in PLUGINS {

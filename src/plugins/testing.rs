@@ -21,6 +21,7 @@ use crate::plugins::ask::Asking;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Credential;
 use crate::plugins::directory::Directory;
+use crate::plugins::token_key::TokenKey;
 use crate::plugins::view::ConnFacts;
 use crate::plugins::view::CoreFacts;
 use crate::plugins::view::Editable;
@@ -227,7 +228,7 @@ fn lines(fields: &Fields, source: &[u8]) -> Vec<String> {
     fields.iter(source).map(|field| format!("{}: {}", text(field.name), text(field.value))).collect()
 }
 
-/// alice (1, custom id a1, keys k1 and an expired one, password p1 of u1, groups g1 and g2), bob (2, key k2), anon (3).
+/// alice (1, custom id a1, keys k1 and an expired one, password p1 of u1, tokens of iss1, groups g1 and g2), bob (2, key k2), anon (3).
 fn directory() -> Directory {
     let mut directory = Directory::default();
     for (n, username, custom_id) in [(1, "alice", Some("a1")), (2, "bob", None), (3, "anon", None)] {
@@ -251,6 +252,13 @@ fn directory() -> Directory {
         consumer: Uuid::from_u128(1),
         key: "u1".into(),
         secret: hash,
+        expires_at_ms: None,
+    });
+    directory.tokens.put(Credential {
+        id: Uuid::from_u128(0x41),
+        consumer: Uuid::from_u128(1),
+        key: "iss1".into(),
+        secret: TokenKey::new("HS256", Some("sec1"), None),
         expires_at_ms: None,
     });
     for (n, group) in [(0x31, "g1"), (0x32, "g2")] {

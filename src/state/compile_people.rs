@@ -10,6 +10,7 @@ use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Credential;
 use crate::plugins::directory::Credentials;
 use crate::plugins::directory::Directory;
+use crate::plugins::token_key::TokenKey;
 use crate::state::compile::reference;
 use crate::state::compile::text;
 
@@ -32,6 +33,10 @@ pub(super) fn follow(directory: &mut Directory, change: &RowChange) -> bool {
         "basicauth_credentials" => {
             replace(&mut directory.passwords, change, "username", |row| text(row, "password").map(Box::from));
         }
+        "jwt_secrets" => replace(&mut directory.tokens, change, "key", |row| {
+            let algorithm = text(row, "algorithm").unwrap_or("HS256");
+            Some(TokenKey::new(algorithm, text(row, "secret"), text(row, "rsa_public_key")))
+        }),
         "acls" => match row.and_then(|row| reference(row, "consumer").zip(text(row, "group"))) {
             Some((consumer, group)) => directory.put_membership(id, consumer, group),
             None => directory.remove_membership(id),

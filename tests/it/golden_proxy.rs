@@ -19,7 +19,8 @@ use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
 
 /// Plugins whose records are replayed.
-const PLUGINS: [&str; 5] = ["key-auth", "request-termination", "correlation-id", "basic-auth", "acl"];
+const PLUGINS: [&str; 8] =
+    ["key-auth", "request-termination", "correlation-id", "basic-auth", "acl", "jwt", "ip-restriction", "redirect"];
 
 /// A difference that is meant: the record, how the lines of the comparison begin (all of them), and why.
 type Exception = (&'static str, &'static [&'static str], &'static str);

@@ -14,14 +14,14 @@ use crate::harness::gateway::admin_request;
 const COLLECTIONS: [(&str, &str); 4] =
     [("consumers", "username"), ("upstreams", "name"), ("services", "name"), ("routes", "name")];
 /// Collections inside of entities: where they stand, their path in the Admin API, and how a row names its owner.
-/// Others, such as credentials of plugins that a record does not use, are left out.
-const NESTED: [(&str, &str, &str); 6] = [
+const NESTED: [(&str, &str, &str); 7] = [
     ("routes", "routes", "service"),
     ("plugins", "plugins", "route"),
     ("targets", "targets", "upstream"),
     ("keyauth_credentials", "key-auth", "consumer"),
     ("basicauth_credentials", "basic-auth", "consumer"),
     ("acls", "acls", "consumer"),
+    ("jwt_secrets", "jwt", "consumer"),
 ];
 
 /// The Admin API of a gateway, and what was created in it.
@@ -53,7 +53,6 @@ impl Setup {
 
     fn create(&mut self, collection: &str, named_by: &str, mut entity: Value) {
         let nested = NESTED.map(|(field, path, owner)| (path, owner, rows(&mut entity, field)));
-        rows(&mut entity, "jwt_secrets");
         if let Some(port) = entity.get_mut("port")
             && let Some(number) = port.as_str().and_then(|text| text.parse::<u16>().ok())
         {
@@ -67,7 +66,7 @@ impl Setup {
         for (path, owner, rows) in nested {
             for mut row in rows {
                 match path {
-                    "targets" | "key-auth" | "basic-auth" | "acls" => {
+                    "targets" | "key-auth" | "basic-auth" | "acls" | "jwt" => {
                         self.post(&format!("/{collection}/{id}/{path}"), &row)
                     }
                     "plugins" => {
