@@ -22,14 +22,17 @@ pub struct TokenKey {
 
 #[derive(Debug)]
 enum Material {
-    /// The secret as it is, and decoded from base64.
-    Shared {
-        plain: hmac::Key,
-        decoded: Option<hmac::Key>,
-    },
+    Shared(Box<Shared>),
     Public(PublicKey),
     /// There is none, or it does not load.
     Missing,
+}
+
+/// A secret as it is, and decoded from base64.
+#[derive(Debug)]
+struct Shared {
+    plain: hmac::Key,
+    decoded: Option<hmac::Key>,
 }
 
 /// Why a signature proves nothing.
@@ -48,10 +51,10 @@ impl TokenKey {
     /// `secret` is for the algorithms HS*, the PEM text for all others.
     pub fn new(algorithm: &str, secret: Option<&str>, public_key: Option<&str>) -> Self {
         let material = match (hmac_algorithm(algorithm), secret, public_key) {
-            (Some(with), Some(secret), _) => Material::Shared {
+            (Some(with), Some(secret), _) => Material::Shared(Box::new(Shared {
                 plain: hmac::Key::new(with, secret.as_bytes()),
                 decoded: STANDARD.decode(secret).ok().map(|bytes| hmac::Key::new(with, &bytes)),
-            },
+            })),
             (None, _, Some(pem)) => PublicKey::read(pem).map_or(Material::Missing, Material::Public),
             _ => Material::Missing,
         };
@@ -65,8 +68,8 @@ impl TokenKey {
     pub fn verify(&self, signed: &[u8], signature: &[u8], is_base64: bool) -> Result<(), Rejected> {
         let is_good = match &self.material {
             Material::Missing => return Err(Rejected::NoKey),
-            Material::Shared { plain, decoded } => {
-                let key = if is_base64 { decoded.as_ref().ok_or(Rejected::NoKey)? } else { plain };
+            Material::Shared(shared) => {
+                let key = if is_base64 { shared.decoded.as_ref().ok_or(Rejected::NoKey)? } else { &shared.plain };
                 hmac::verify(key, signed, signature).is_ok()
             }
             Material::Public(PublicKey::Rsa { modulus, exponent }) => {
