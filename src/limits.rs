@@ -10,9 +10,6 @@ pub const UPSTREAM_READ_BYTES: usize = 20 << 10;
 pub const RESPONSE_HEADROOM_BYTES: usize = 512;
 /// Each of the two buffers that carry a streamed body.
 pub const STREAM_BUFFER_BYTES: usize = 64 << 10;
-/// A request body up to this size is held in memory until the upstream has answered, so that a failed try can be repeated;
-/// a longer one is streamed.
-pub const REQUEST_BODY_HELD_BYTES: usize = 64 << 10;
 /// Bytes of an unwanted request body that are read and thrown away so that the connection can be kept; beyond it is closed.
 pub const REQUEST_BODY_DRAINED_BYTES: u64 = 256 << 10;
 /// How long the rest of a refused request is listened to before the connection is closed, so that the answer is not lost to
@@ -50,7 +47,6 @@ pub const RECOVERY_MS: u64 = 10_000;
 pub const URING_ENTRIES: u32 = 4096;
 
 const _: () = assert!(RESPONSE_HEADROOM_BYTES < UPSTREAM_READ_BYTES, "a response needs room behind the headroom");
-const _: () = assert!(REQUEST_BODY_HELD_BYTES as u64 <= REQUEST_BODY_DRAINED_BYTES, "what may be held may be drained");
 // ---- HTTP messages (`http`) ----
 
 /// Longest request line accepted by default, bytes without its CRLF. Above: 414.

@@ -50,7 +50,8 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
         tracing::warn!("serving through epoll: {why}");
     }
     let node = ThisNode::open(&settings.prefix).map_err(|e| format!("{}: {e}", settings.prefix.display()))?;
-    let facts = NodeFacts { node_id: node.id().to_string(), hostname: node.hostname().to_owned() };
+    let facts =
+        NodeFacts { node_id: node.id().to_string(), hostname: node.hostname().to_owned(), spooled: Arc::default() };
     let acknowledged = Acknowledged::default();
     let (outbox, records) = Outbox::new(acknowledged.callback());
     let access_log = AccessLog::start(settings.proxy_access_log.clone(), records).map_err(|error| {

@@ -195,7 +195,11 @@ impl Running {
             mailbox: inbox,
             outbox,
             counters: Arc::new(CoreCounters::default()),
-            node: NodeFacts { node_id: Uuid::new_v4().to_string(), hostname: "test".to_owned() },
+            node: NodeFacts {
+                node_id: Uuid::new_v4().to_string(),
+                hostname: "test".to_owned(),
+                spooled: Arc::default(),
+            },
         };
         let thread = worker::spawn(seed).expect("threads can be made");
         assert_eq!(acknowledged.recv_timeout(PATIENCE), Ok(1), "the core serves its first configuration");

@@ -73,7 +73,6 @@ static MEANINGLESS: &[(&str, &str)] = &[
     ("worker_consistency", "a write is answered once every worker has applied it, always"),
     ("worker_state_update_frequency", "a write is answered once every worker has applied it, always"),
     ("legacy_worker_events", "workers have no event bus"),
-    ("client_body_buffer_size", "bodies are streamed, not collected"),
     ("cluster_*", "only nodes of a hybrid cluster use it, and this node is a traditional one"),
     ("allow_inconsistent_data_plane_plugins", "only nodes of a hybrid cluster use it"),
     ("dedicated_config_processing", "configuration is compiled outside of the workers, always"),

@@ -129,6 +129,7 @@ impl Settings {
         self.database_path = prefix.join(&self.database_path);
         self.dns_hostsfile = prefix.join(&self.dns_hostsfile);
         self.resolver_hosts_file = prefix.join(&self.resolver_hosts_file);
+        self.client_body_temp_path = prefix.join(&self.client_body_temp_path);
         for log in [&mut self.proxy_access_log, &mut self.admin_access_log, &mut self.proxy_error_log] {
             *log = log.take().map(|path| prefix.join(path));
         }

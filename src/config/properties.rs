@@ -167,6 +167,14 @@ properties! {
         /// Largest request body; 0 is no limit. Above: 413.
         client_max_body_size: Bytes<0, { 1 << 50 }>
             = "client_max_body_size" | "nginx_http_client_max_body_size" | "nginx_proxy_client_max_body_size", "0", reload;
+        /// Largest request body that a buffering route holds in memory; what is beyond it goes to a file.
+        client_body_buffer_size: Bytes<{ 1 << 10 }, { 16 << 20 }>
+            = "client_body_buffer_size" | "nginx_http_client_body_buffer_size" | "nginx_proxy_client_body_buffer_size", "64k", reload;
+        /// Directory of those files, which have no names in it; a relative path is under prefix. Created when missing.
+        client_body_temp_path: File
+            = "client_body_temp_path" | "nginx_http_client_body_temp_path" | "nginx_proxy_client_body_temp_path", "client_body_temp", reload;
+        /// Most bytes that these files may hold together; 0 makes none. A body that finds no room is streamed.
+        client_body_temp_bytes_max: Bytes<0, { 1 << 50 }> = "client_body_temp_bytes_max", "1g", reload;
         /// Longest wait for a whole request head, from its first byte or the accept. Then: 408.
         client_header_timeout_ms: Time<1, YEAR_MS>
             = "client_header_timeout" | "nginx_http_client_header_timeout" | "nginx_proxy_client_header_timeout", "10s", reload;

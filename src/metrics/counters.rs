@@ -22,6 +22,8 @@ pub struct CoreCounters {
     pub dialled: Counter,
     /// Tries repeated on another peer or another connection.
     pub retries: Counter,
+    /// Request bodies streamed although their route buffers, because no file took them.
+    pub bodies_not_spooled: Counter,
     /// Finished-request records dropped because the log writer was behind.
     pub records_dropped: Counter,
     /// Full records dropped because the control plane was behind; in batches.

@@ -18,6 +18,7 @@ use crate::proxy::exchange::Job;
 use crate::proxy::exchange::Next;
 use crate::proxy::fault::Fault;
 use crate::proxy::io::ReadDone;
+use crate::proxy::spool::Spool;
 
 /// Room in front of a streamed piece for the line that begins a chunk.
 pub const PIECE_HEADROOM_BYTES: usize = 32;
@@ -42,6 +43,8 @@ pub struct RequestBody {
     awaits_continue: bool,
     /// Whether bytes were handed out that are not kept.
     spent: bool,
+    /// What follows the bytes in memory.
+    spool: Option<Spool>,
 }
 
 impl RequestBody {
@@ -89,6 +92,21 @@ impl RequestBody {
         self.complete
     }
 
+    /// Whether all of the body was received, and none of it went to a file.
+    pub fn is_in_memory(&self) -> bool {
+        self.complete && self.spool.is_none()
+    }
+
+    /// The part of the body that went to a file, behind what is in memory.
+    pub fn spool(&self) -> Option<&Spool> {
+        self.spool.as_ref()
+    }
+
+    /// Bytes received and kept.
+    pub fn kept_len(&self, src: &[u8]) -> u64 {
+        self.bytes(src).len() as u64 + self.spool.as_ref().map_or(0, Spool::len)
+    }
+
     /// Whether bytes were handed out that cannot be handed out again.
     pub fn is_spent(&self) -> bool {
         self.spent
@@ -99,7 +117,7 @@ impl RequestBody {
         self.received
     }
 
-    /// The bytes received and kept: all of a complete body, else its beginning.
+    /// The bytes received and kept in memory: all of a body, or its beginning.
     pub fn bytes<'a>(&'a self, src: &'a [u8]) -> &'a [u8] {
         match self.framing {
             Some(Framing::Chunked) => &self.decoded,
@@ -172,16 +190,21 @@ impl RequestBody {
 }
 
 impl Job<'_> {
-    /// Receives the body into memory if it is short enough; a longer one stays to be streamed.
+    /// Receives all of the body: into memory as far as the settings say, then into a file. If no file takes it, the rest
+    /// stays to be streamed.
     pub async fn gather_body(&mut self) -> Result<(), Fault> {
         self.x.body.take_at_hand(self.client.buf.bytes())?;
         self.check_body_limit()?;
-        let held_max = limits::REQUEST_BODY_HELD_BYTES as u64;
-        if self.x.body.complete || self.x.body.declared_length().is_some_and(|n| n > held_max) {
+        let held_max = self.rules.settings.client_body_buffer_size;
+        if self.x.body.complete {
             return Ok(());
         }
+        if self.x.body.declared_length().is_some_and(|n| n > held_max) {
+            return self.spool_body().await;
+        }
         if matches!(self.x.body.framing(), Framing::Chunked) {
-            return self.gather_chunked(held_max).await;
+            self.gather_chunked(held_max).await?;
+            return self.spool_body().await;
         }
         let missing = self.x.body.left as usize;
         self.client.buf.reserve(missing);
@@ -205,6 +228,43 @@ impl Job<'_> {
             self.x.body.decoded.extend_from_slice(buf.bytes());
             self.core.buffers.stream.give(buf);
         }
+        Ok(())
+    }
+
+    /// Receives what is still to come into a file, as long as there is room.
+    async fn spool_body(&mut self) -> Result<(), Fault> {
+        if self.x.body.complete {
+            return Ok(());
+        }
+        let settings = &self.rules.settings;
+        let bytes_max = settings.client_body_temp_bytes_max;
+        let opened = match bytes_max {
+            0 => return Ok(()),
+            _ => Spool::open(&settings.client_body_temp_path, self.core.spooled.clone()),
+        };
+        let Ok(spool) = opened else {
+            self.core.counters.bodies_not_spooled.add();
+            return Ok(());
+        };
+        let mut spool = self.x.body.spool.insert(spool);
+        while !self.x.body.complete {
+            if !spool.reserve(limits::STREAM_BUFFER_BYTES as u64, bytes_max) {
+                self.core.counters.bodies_not_spooled.add();
+                break;
+            }
+            self.start_piece().await?;
+            let piece = self.client.conn.reader.done().await;
+            let piece = self.take_piece(piece)?;
+            spool = match &mut self.x.body.spool {
+                Some(spool) => spool,
+                None => break,
+            };
+            let (result, piece) = spool.append(piece).await;
+            self.core.buffers.stream.give(piece);
+            // The piece is lost, so there is no body to go on with.
+            result.map_err(|_| Fault::refused(500))?;
+        }
+        self.client.deadline.clear();
         Ok(())
     }
 

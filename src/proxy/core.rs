@@ -23,6 +23,7 @@ use crate::proxy::buffers::Buffers;
 use crate::proxy::deadline::Deadlines;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::pool::Pool;
+use crate::proxy::spool::SpoolAccount;
 use crate::state::core::CoreState;
 use crate::state::mailbox::Asked;
 use crate::state::mailbox::Outbox;
@@ -85,6 +86,8 @@ pub struct Core {
     pub outbox: Outbox,
     /// Requests that wait for answers of the control plane.
     pub asks: Asks,
+    /// What the spooled request bodies of the node hold.
+    pub spooled: Arc<SpoolAccount>,
     /// Accepts nothing more and closes connections as they become idle.
     pub draining: Cell<bool>,
     rules: RefCell<Rc<Rules>>,
@@ -105,6 +108,7 @@ impl Core {
         facts: CoreFacts,
         counters: Arc<CoreCounters>,
         outbox: Outbox,
+        spooled: Arc<SpoolAccount>,
     ) -> Self {
         Self {
             index,
@@ -118,6 +122,7 @@ impl Core {
             facts,
             outbox,
             asks: Asks::default(),
+            spooled,
             draining: Cell::new(false),
             rules: RefCell::new(Rc::new(Rules::new(settings))),
             records: RefCell::new(Vec::with_capacity(limits::RECORD_BATCH_BYTES)),

@@ -3,7 +3,7 @@
 //! writes files, waits for the control plane, is called by it.
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
-//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`] ([`asks`]), [`body`],
+//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`] ([`asks`]), [`body`] ([`spool`]),
 //! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]), [`reply`], [`log`];
 //! below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
@@ -30,6 +30,7 @@ pub mod relay;
 pub mod reply;
 pub mod request_head;
 pub mod respond;
+pub mod spool;
 pub mod tunnel;
 pub mod upload;
 pub mod worker;

@@ -182,7 +182,7 @@ impl Job<'_> {
         let port = self.port();
         let src = self.client.buf.bytes();
         let x = &mut *self.x;
-        let body = if x.body.is_complete() { Some(x.body.bytes(src)) } else { None };
+        let body = if x.body.is_in_memory() { Some(x.body.bytes(src)) } else { None };
         let route = x.route.as_deref().map(route_facts);
         let service = links.service.as_deref().map(service_facts);
         let captures = RouteCaptures { route: x.route.as_deref(), hit: x.hit, path: &x.path };

@@ -89,7 +89,7 @@ impl Exchange {
             (Some(edited), _) => Some(edited.len() as u64),
             (None, Framing::Empty) => None,
             (None, Framing::Length(n)) => Some(n),
-            (None, Framing::Chunked) => self.body.is_complete().then(|| self.body.bytes(src).len() as u64),
+            (None, Framing::Chunked) => self.body.is_complete().then(|| self.body.kept_len(src)),
         }
     }
 

@@ -11,9 +11,11 @@ use crate::http::chunked::CHUNK_END;
 use crate::http::chunked::ChunkLine;
 use crate::http::chunked::LAST_CHUNK;
 use crate::http::framing::Framing;
+use crate::proxy::body::PIECE_HEADROOM_BYTES;
 use crate::proxy::buffers::Buf;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
+use crate::proxy::fault::Fault;
 use crate::proxy::forward::Failure;
 use crate::proxy::io::ReadDone;
 use crate::proxy::io::shutdown;
@@ -49,6 +51,9 @@ impl Job<'_> {
             // What made the write fail may be an answer and a close: the response reader finds out.
             ended = true;
         }
+        if !ended {
+            ended = self.upload_spooled(upstream, service).await?;
+        }
         if !complete && !ended {
             ended = self.upload_pieces(upstream, service).await?;
         }
@@ -56,6 +61,33 @@ impl Job<'_> {
             self.x.keep = false;
         }
         Ok(ended)
+    }
+
+    /// What went to a file, and stays there for another try. Answers as [`Job::upload`].
+    async fn upload_spooled(&mut self, upstream: &mut UpstreamConn, service: &ServiceSpec) -> Result<bool, Failure> {
+        let as_chunks = !self.x.body.is_complete() && self.x.body.framing() == Framing::Chunked;
+        let mut at = 0;
+        while let Some(spool) = self.x.body.spool().filter(|spool| at < spool.len()) {
+            let mut piece = self.core.buffers.stream.take();
+            piece.clear_with_headroom(PIECE_HEADROOM_BYTES);
+            let (result, mut piece) = spool.read(at, piece).await;
+            result.map_err(|_| Fault::refused(500))?;
+            at += piece.len() as u64;
+            if as_chunks {
+                frame_chunk(&mut piece, false);
+            }
+            let (result, piece, ended) = self.write_watching(upstream, piece, service.write_timeout_ms).await;
+            self.core.buffers.stream.give(piece);
+            if ended || result.is_err() {
+                if upstream.deadline.is_over() {
+                    return Err(
+                        Broken { timed_out: true, ours: false, sent: true, stale: false, body_spent: false }.into()
+                    );
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn upload_pieces(&mut self, upstream: &mut UpstreamConn, service: &ServiceSpec) -> Result<bool, Failure> {
@@ -73,11 +105,11 @@ impl Job<'_> {
                 frame_chunk(&mut piece, last);
             }
             if piece.is_empty() {
-                self.core.buffers.give(piece);
+                self.core.buffers.stream.give(piece);
                 continue;
             }
             let (result, piece, ended) = self.write_watching(upstream, piece, service.write_timeout_ms).await;
-            self.core.buffers.give(piece);
+            self.core.buffers.stream.give(piece);
             if ended || result.is_err() {
                 if upstream.deadline.is_over() {
                     return Err(

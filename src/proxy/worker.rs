@@ -27,6 +27,7 @@ use crate::proxy::connection;
 use crate::proxy::core::Core;
 use crate::proxy::io::Conn;
 use crate::proxy::io::shutdown;
+use crate::proxy::spool::SpoolAccount;
 use crate::state::core::CoreState;
 use crate::state::delta::Delta;
 use crate::state::mailbox::Mailbox;
@@ -54,6 +55,8 @@ pub struct Seed {
 pub struct NodeFacts {
     pub node_id: String,
     pub hostname: String,
+    /// What the spooled request bodies of all cores hold.
+    pub spooled: Arc<SpoolAccount>,
 }
 
 /// How cores talk to the kernel.
@@ -151,7 +154,7 @@ async fn run(seed: Seed) {
         random: || fastrand::u64(..),
     };
     let acknowledge = outbox.acknowledge.clone();
-    let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox));
+    let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled));
     acknowledge(index, initial.version);
     drop(initial);
     let mut fds = Vec::new();

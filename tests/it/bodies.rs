@@ -199,7 +199,7 @@ fn an_upstream_that_does_not_read_stops_the_client(driver: Driver) {
         }
     });
     let gateway = Gateway::start(driver);
-    gateway.proxy_to(peer.port);
+    gateway.proxy_with(peer.port, json!({}), json!({"request_buffering": false}));
     let mut client = gateway.connect();
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {TOTAL}\r\n\r\n"));
     let before = resident(&gateway);
@@ -271,7 +271,7 @@ fn an_early_answer_ends_the_upload(driver: Driver) {
         let _ = accepted.until_closed();
     });
     let gateway = Gateway::start(driver);
-    gateway.proxy_to(peer.port);
+    gateway.proxy_with(peer.port, json!({}), json!({"request_buffering": false}));
     let mut client = gateway.connect();
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE_BYTES}\r\n\r\n"));
     // Enough to be streamed, and not all of it: the client goes on until it is told.

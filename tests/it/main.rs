@@ -25,6 +25,7 @@ mod plugins;
 mod proxy_protocol;
 mod smuggling;
 mod splits;
+mod spooled_bodies;
 mod upstream_connections;
 mod walkthrough;
 mod websocket;
