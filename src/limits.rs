@@ -108,10 +108,11 @@ pub const CLIENT_WRITE_MS: u64 = 60_000;
 pub const ACCEPT_PAUSE_MS: u64 = 20;
 /// How many versions the store's log of changes keeps.
 pub const CHANGE_LOG_VERSIONS_MAX: u64 = 100_000;
-/// Largest body of an Admin API request.
-pub const ADMIN_BODY_BYTES_MAX: usize = 10 << 20;
 /// How deep a JSON body of the Admin API may nest.
 pub const ADMIN_JSON_DEPTH_MAX: usize = 64;
+/// How deep brackets of a YAML text may seem to nest before it is read at all; looser than the depth of values, since
+/// brackets of plain texts may be counted.
+pub const YAML_FLOW_DEPTH_MAX: usize = 4 * ADMIN_JSON_DEPTH_MAX;
 /// Most arguments in a query, and in a form.
 pub const ADMIN_ARGUMENTS_MAX: usize = 1000;
 /// Rows per page of a collection.

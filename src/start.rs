@@ -12,6 +12,7 @@ use ringway::config::Settings;
 use ringway::control::Asked;
 use ringway::control::Control;
 use ringway::control::access_log::AccessLog;
+use ringway::control::log_switch::LogSwitch;
 use ringway::control::node::ThisNode;
 use ringway::control::publish::Acknowledged;
 use ringway::control::publish::CoreEnd;
@@ -49,7 +50,12 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     if let Some(why) = why_not {
         tracing::warn!("serving through epoll: {why}");
     }
-    let node = ThisNode::open(&settings.prefix).map_err(|e| format!("{}: {e}", settings.prefix.display()))?;
+    let log_level = LogSwitch::new(settings.log_level, {
+        let log = log.clone();
+        Box::new(move |level| log.set_level(level))
+    });
+    let node = ThisNode::open(&settings.prefix, log_level.clone())
+        .map_err(|e| format!("{}: {e}", settings.prefix.display()))?;
     let facts =
         NodeFacts { node_id: node.id().to_string(), hostname: node.hostname().to_owned(), spooled: Arc::default() };
     let acknowledged = Acknowledged::default();
@@ -93,7 +99,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     control.open_admin(&settings, &bound.addrs)?;
     loop {
         match control.next_asked() {
-            Asked::Reload => reload(&mut settings, source, log, &control),
+            Asked::Reload => reload(&mut settings, source, &log_level, &control),
             Asked::ReopenLogs => {
                 access_log.reopen();
                 control.reopen_logs();
@@ -127,7 +133,7 @@ fn wait_for(cores: &[JoinHandle<()>], patience: Duration) {
 }
 
 /// Reads the configuration again and applies what may change while running.
-fn reload(settings: &mut Arc<Settings>, source: &ConfigSource, log: &Log, control: &Control) {
+fn reload(settings: &mut Arc<Settings>, source: &ConfigSource, log_level: &LogSwitch, control: &Control) {
     let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(SourceError::Unreadable(error)) => return tracing::error!("nothing was reloaded: {error}"),
@@ -143,7 +149,7 @@ fn reload(settings: &mut Arc<Settings>, source: &ConfigSource, log: &Log, contro
         tracing::warn!("{warning}");
     }
     let (merged, pending) = settings.reloaded(fresh);
-    log.set_level(merged.log_level);
+    log_level.configure(merged.log_level);
     *settings = Arc::new(merged);
     control.apply_settings(settings.clone());
     match pending.as_slice() {

@@ -25,8 +25,6 @@ pub static FIXED: &[Fixed] = &[
     fixed("stream_listen", &["off"], "proxying of TCP, TLS and UDP streams"),
     fixed("role", &["traditional"], "a hybrid control plane or data plane"),
     fixed("dns_no_sync", OFF, "a query for each caller of the same name"),
-    fixed("declarative_config", NONE, "a declarative configuration at start"),
-    fixed("declarative_config_string", NONE, "a declarative configuration at start"),
     fixed("vaults", &["off", "bundled"], "a list of vaults"),
     fixed("node_id", NONE, "a node id of one's own"),
     fixed("fips", OFF, "FIPS mode"),
@@ -56,7 +54,6 @@ pub static FIXED: &[Fixed] = &[
 /// Names, or beginnings of names that end in `*`, and why they have no effect.
 static MEANINGLESS: &[(&str, &str)] = &[
     ("nginx_daemon", "ringway stays in the foreground; a service manager keeps it running"),
-    ("nginx_admin_client_max_body_size", "Admin bodies are bounded at 10 MiB"),
     ("nginx_*", "there is no nginx underneath that would read the directive"),
     ("lua_*", "there is no Lua underneath"),
     ("untrusted_lua*", "there is no Lua underneath"),

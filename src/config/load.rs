@@ -11,7 +11,7 @@ use super::kind::{Kind, Problem};
 use super::listen::ListenAddr;
 use super::nearest::nearest;
 use super::properties::{PROPERTIES, Settings};
-use super::words::Plugins;
+use super::words::{Database, Plugins};
 
 /// Longest path that fits the kernel's address of a unix socket, without its final NUL.
 const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -130,6 +130,7 @@ impl Settings {
         self.dns_hostsfile = prefix.join(&self.dns_hostsfile);
         self.resolver_hosts_file = prefix.join(&self.resolver_hosts_file);
         self.client_body_temp_path = prefix.join(&self.client_body_temp_path);
+        self.declarative_config = self.declarative_config.take().map(|path| prefix.join(path));
         for log in [&mut self.proxy_access_log, &mut self.admin_access_log, &mut self.proxy_error_log] {
             *log = log.take().map(|path| prefix.join(path));
         }
@@ -235,6 +236,7 @@ impl Reader<'_> {
                 );
             }
         }
+        self.check_declared(settings);
         if settings.client_request_line_bytes_max >= settings.client_head_bytes_max {
             let message = "client_request_line_bytes_max must be below client_head_bytes_max, which includes it";
             self.error(self.origin("client_request_line_bytes_max"), message.to_owned());
@@ -253,6 +255,27 @@ impl Reader<'_> {
             message: format!("{name} has no effect: only the DNS client of new_dns_client = {client} uses it"),
         };
         self.warnings.extend(given.into_iter().map(|(name, given)| warning((name, given))));
+    }
+
+    /// A document to start with is read from one place, and only where nothing else keeps rows.
+    fn check_declared(&mut self, settings: &Settings) {
+        let given = [
+            ("declarative_config", settings.declarative_config.is_some()),
+            ("declarative_config_string", settings.declarative_config_string.is_some()),
+        ];
+        let given: Vec<&str> = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        let Some(name) = given.first() else { return };
+        if settings.database != Database::Off {
+            let message = format!(
+                "{name} is read with database = off only; \"ringway config load FILE\" brings a document into the \
+                 embedded store of a running node"
+            );
+            self.error(self.origin(name), message);
+        }
+        if given.len() > 1 {
+            let message = "declarative_config and declarative_config_string say the same thing; keep one of them";
+            self.error(self.origin("declarative_config_string"), message.to_owned());
+        }
     }
 
     fn check_listeners(&mut self, settings: &Settings) {
@@ -414,8 +437,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_and_what_happens_anyway_is_not() {
         for (line, want) in [
-            ("database = postgres", "a PostgreSQL store is not supported yet; accepted: embedded"),
-            ("database = off", "running without a store is not supported yet; accepted: embedded"),
+            ("database = postgres", "a PostgreSQL store is not supported yet; accepted: embedded, off"),
             (
                 "stream_listen = 0.0.0.0:9000",
                 "proxying of TCP, TLS and UDP streams is not supported yet; accepted: off",
@@ -556,5 +578,20 @@ mod tests {
         let file = "client_head_bytes_max = 8k";
         assert!(load(file, &[], &[]).unwrap_err()[0].message.contains("client_request_line_bytes_max"));
         ok("client_head_bytes_max = 8k\nclient_request_line_bytes_max = 4k");
+    }
+
+    #[test]
+    fn a_declarative_document_is_read_without_a_database_only_and_from_one_place() {
+        let settings = ok("database = off\ndeclarative_config = kong.yml\nprefix = /p");
+        assert_eq!(settings.declarative_config.as_deref(), Some(Path::new("/p/kong.yml")));
+        errors(
+            "declarative_config = kong.yml",
+            &["r.conf:1: declarative_config is read with database = off only; \"ringway config load FILE\" brings a \
+               document into the embedded store of a running node"],
+        );
+        errors(
+            "database = off\ndeclarative_config = a\ndeclarative_config_string = b",
+            &["r.conf:3: declarative_config and declarative_config_string say the same thing; keep one of them"],
+        );
     }
 }

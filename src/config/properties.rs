@@ -10,8 +10,8 @@ use super::load::Reader;
 use super::numbers::{Bytes, Count, OnOff, OnOffWord, OptionalTime, Time, YEAR_MS};
 use super::peers::{PortMaps, TrustedPeers};
 use super::texts::{
-    Directory, File, LogFile, Nameservers, OptionalUser, OptionalWord, Origins, RealIpHeader, Token,
-    TrustedCertificates,
+    Directory, File, LogFile, Nameservers, OptionalFile, OptionalUser, OptionalWord, Origins, RealIpHeader, SecretText,
+    Token, TrustedCertificates,
 };
 use super::tokens::{RequestTokens, ResponseTokens};
 use super::words::{
@@ -108,10 +108,15 @@ properties! {
         prefix: Directory = "prefix", "/usr/local/ringway", restart;
         /// Least severe messages that are logged.
         log_level: LogLevels = "log_level", "notice", reload;
-        /// Where the configuration is kept: embedded is a SQLite file of this node.
+        /// Where the configuration is kept: embedded is a SQLite file of this node; off is memory only, filled from
+        /// declarative_config and by POST /config, and not writable in any other way.
         database: Databases = "database", "embedded", restart;
         /// File of the embedded store; a relative path is under prefix.
         database_path: File = "database_path", "ringway.db", restart;
+        /// With database=off: the YAML or JSON document to start with; read again on SIGHUP.
+        declarative_config: OptionalFile = "declarative_config", "", reload;
+        /// The same document as a text, in place of a file.
+        declarative_config_string: SecretText = "declarative_config_string", "", reload;
         /// Data-plane threads; auto is one for each CPU that the process may use.
         workers: WorkerCount = "workers" | "nginx_worker_processes" | "nginx_main_worker_processes", "auto", restart;
         /// How the data plane talks to the kernel; auto takes io_uring, and epoll (with a warning) where it is refused.
@@ -144,6 +149,9 @@ properties! {
         admin_token: Token = "admin_token", "", reload;
         /// Allows an admin_listen that other machines can reach without a token.
         admin_allow_unauthenticated: OnOff = "admin_allow_unauthenticated", "off", restart;
+        /// Largest body of an Admin request. Above: 413.
+        admin_client_max_body_size: Bytes<{ 1 << 10 }, { 1 << 30 }>
+            = "admin_client_max_body_size" | "nginx_admin_client_max_body_size", "10m", reload;
         /// Web origins from which a browser may use the Admin API.
         admin_gui_url: Origins = "admin_gui_url", "", reload;
     }

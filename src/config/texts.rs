@@ -35,6 +35,19 @@ impl Kind for File {
     }
 }
 
+/// A file that may be left unset.
+pub struct OptionalFile;
+impl Kind for OptionalFile {
+    type Value = Option<PathBuf>;
+    const ACCEPTS: &'static str = File::ACCEPTS;
+    fn parse(text: &str) -> Result<Option<PathBuf>, Problem> {
+        if text.is_empty() { Ok(None) } else { File::parse(text).map(Some) }
+    }
+    fn describe(value: &Option<PathBuf>) -> Json {
+        value.as_ref().map_or(Json::Null, File::describe)
+    }
+}
+
 /// A log: a file, or `off` (`None`). nginx's second word (a format or a level) and `syslog:` are not built.
 pub struct LogFile;
 impl Kind for LogFile {
@@ -106,6 +119,20 @@ impl Kind for Token {
     }
     fn describe(value: &Option<Secret>) -> Json {
         value.as_ref().map_or(Json::Null, |_| json!("******"))
+    }
+}
+
+/// Any text that is never printed, and may be left unset.
+pub struct SecretText;
+impl Kind for SecretText {
+    type Value = Option<Secret>;
+    const ACCEPTS: &'static str = "a text";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Option<Secret>, Problem> {
+        Ok((!text.is_empty()).then(|| Secret(text.to_owned())))
+    }
+    fn describe(value: &Option<Secret>) -> Json {
+        Token::describe(value)
     }
 }
 

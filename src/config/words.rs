@@ -103,7 +103,8 @@ macro_rules! word_kind {
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
-            fn of(word: &str) -> Option<Self> {
+            /// The value of a word.
+            pub fn of(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }
         }
@@ -216,23 +217,27 @@ impl Default for RouterFlavor {
 pub enum Database {
     /// A SQLite file of this node.
     Embedded,
+    /// Memory only, filled from a declarative document.
+    Off,
 }
 
 pub struct Databases;
 impl Kind for Databases {
     type Value = Database;
-    const ACCEPTS: &'static str = "embedded";
+    const ACCEPTS: &'static str = "embedded, off";
     fn parse(text: &str) -> Result<Database, Problem> {
         match text {
             "embedded" => Ok(Database::Embedded),
-            "postgres" | "off" => {
-                Err(Problem::not_yet(if text == "off" { "running without a store" } else { "a PostgreSQL store" }))
-            }
+            "off" => Ok(Database::Off),
+            "postgres" => Err(Problem::not_yet("a PostgreSQL store")),
             "cassandra" => Err(Problem::because("Kong dropped Cassandra, and it does not exist here")),
             _ => Err(Problem::NotAccepted),
         }
     }
-    fn describe(_: &Database) -> Json {
-        json!("embedded")
+    fn describe(value: &Database) -> Json {
+        json!(match value {
+            Database::Embedded => "embedded",
+            Database::Off => "off",
+        })
     }
 }

@@ -5,6 +5,8 @@
 pub mod access_log;
 pub mod admin;
 pub mod backends;
+pub mod declared;
+pub mod log_switch;
 pub mod names;
 pub mod node;
 mod probe;
@@ -19,9 +21,11 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 use tokio::runtime::Runtime;
+use tokio::runtime::RuntimeFlavor;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
+use crate::config::Database;
 use crate::config::Listen;
 use crate::config::ListenAddr;
 use crate::config::RouterFlavor;
@@ -30,8 +34,8 @@ use crate::control::access_log::AdminLog;
 use crate::control::admin::Admin;
 use crate::control::admin::AdminConfig;
 use crate::control::admin::Live;
-use crate::control::admin::PluginInfo;
 use crate::control::admin::Surface;
+use crate::control::admin::config::Loaded;
 use crate::control::admin::server::AdminServer;
 use crate::control::admin::server::Bound;
 use crate::control::admin::server::Listen as AdminListen;
@@ -44,9 +48,16 @@ use crate::control::store::Publish;
 use crate::control::store::Store;
 use crate::entity::Entity;
 use crate::entity::route;
-use crate::plugins::PLUGINS;
 use crate::state::delta::Delta;
 use crate::state::mailbox::Post;
+
+/// Does work that takes long for a task, in a way that lets other tasks go on.
+pub(crate) fn unstalled<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
 
 /// The running control plane.
 pub struct Control {
@@ -56,6 +67,8 @@ pub struct Control {
     server: Option<AdminServer>,
     admin: Option<Arc<Admin<Publisher>>>,
     admin_log: Option<Arc<AdminLog>>,
+    /// The declarative document that the rows were read from.
+    loaded: Loaded,
 }
 
 /// What an operator asks of the process.
@@ -89,7 +102,13 @@ impl Control {
             .build()
             .map_err(|error| format!("the control runtime cannot start: {error}"))?;
         let _inside = runtime.enter();
-        let opened = runtime.block_on(Opened::open(&settings.database_path)).map_err(|error| error.to_string())?;
+        let (opened, loaded) = match settings.database {
+            Database::Off => declared::open(settings)?,
+            Database::Embedded => {
+                let opened = runtime.block_on(Opened::open(&settings.database_path));
+                (opened.map_err(|error| error.to_string())?, None)
+            }
+        };
         let rows: Vec<_> = opened.rows().collect();
         let disabled = rows.iter().filter(|row| row.entity == "plugins").filter_map(|row| {
             let name = row.row.as_ref()?.get("name")?.as_str()?;
@@ -102,7 +121,11 @@ impl Control {
         let (publisher, initial) = started.map_err(|refusals| {
             let reasons = refusals.iter().map(|r| format!("\n  {} {} {}: {}", r.entity, r.id, r.field, r.message));
             let reasons: String = reasons.collect();
-            format!("{} holds what this version cannot serve:{reasons}", settings.database_path.display())
+            let place = match settings.database {
+                Database::Off => "the declarative configuration".to_string(),
+                Database::Embedded => settings.database_path.display().to_string(),
+            };
+            format!("{place} holds what this version cannot serve:{reasons}")
         })?;
         let dns = settings.new_dns_client.then(|| publisher.names().clone());
         let node = Arc::new(
@@ -112,7 +135,7 @@ impl Control {
         let store = opened.into_store(publisher);
         runtime.spawn(store.clone().purge());
         drop(_inside);
-        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None }, initial))
+        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None, loaded }, initial))
     }
 
     /// Waits until every core serves the configuration that was opened.
@@ -149,8 +172,6 @@ impl Control {
             }
         }
         let tcp = |wanted| addrs.iter().filter_map(move |(addr, surface)| tcp_address(addr, *surface == wanted));
-        let plugins = PLUGINS.iter().filter(|kind| settings.plugins.enabled(kind.schema.name));
-        let plugins = plugins.map(|kind| PluginInfo { schema: &kind.schema, priority: i64::from(kind.priority) });
         let mut configuration = settings.describe();
         configuration.insert(
             "proxy_listeners".into(),
@@ -160,9 +181,10 @@ impl Control {
         configuration.insert("status_listeners".into(), listeners(tcp(Surface::Status).map(|addr| (addr, false))));
         let config = AdminConfig {
             configuration,
-            plugins: plugins.collect(),
+            plugins: declared::plugins(settings),
             routes: routes(settings.router_flavor),
             live: live(settings),
+            loaded: self.loaded.clone(),
         };
         let admin = Arc::new(Admin::new(config, self.store.clone(), self.node.clone()));
         let log = settings.admin_access_log.as_deref().map(AdminLog::open).transpose();
@@ -201,6 +223,16 @@ impl Control {
     pub fn apply_settings(&self, settings: Arc<Settings>) {
         if let Some(admin) = &self.admin {
             admin.set_live(live(&settings));
+            if settings.database == Database::Off {
+                match declared::text(&settings) {
+                    Ok(None) => {}
+                    Ok(Some((_, text))) => match self.runtime.block_on(admin.reload(&text)) {
+                        Ok(()) => tracing::info!("the declarative configuration was read again"),
+                        Err(reason) => tracing::error!("the declarative configuration was not loaded: {reason}"),
+                    },
+                    Err(reason) => tracing::error!("{reason}"),
+                }
+            }
         }
         self.store.publisher().names().read_hosts_again();
         self.store.publisher().tell(&Post::Settings(settings));
@@ -253,6 +285,7 @@ fn live(settings: &Settings) -> Live {
         token: settings.admin_token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned()),
         shows_server: settings.headers.server,
         shows_latency: settings.headers.admin_latency,
+        body_bytes_max: usize::try_from(settings.admin_client_max_body_size).unwrap_or(usize::MAX),
     }
 }
 

@@ -12,9 +12,11 @@ use serde_json::Value;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::config::LogLevel;
 use crate::control::admin::Counters;
 use crate::control::admin::Node;
 use crate::control::backends::Backends;
+use crate::control::log_switch::LogSwitch;
 use crate::control::names::Names;
 use crate::control::publish::CoreEnd;
 use crate::metrics::counters::CoreCounters;
@@ -31,6 +33,7 @@ pub struct ThisNode {
     /// With `new_dns_client`: what `GET /status/dns` tells of.
     dns: Option<Arc<Names>>,
     backends: Option<Backends>,
+    log: Arc<LogSwitch>,
 }
 
 impl ThisNode {
@@ -38,7 +41,7 @@ impl ThisNode {
     ///
     /// # Errors
     /// The file can neither be read nor written.
-    pub fn open(prefix: &Path) -> io::Result<Self> {
+    pub fn open(prefix: &Path, log: Arc<LogSwitch>) -> io::Result<Self> {
         let path = prefix.join(ID_FILE);
         let known = std::fs::read_to_string(&path).ok().and_then(|text| Uuid::try_parse(text.trim()).ok());
         let id = match known {
@@ -50,8 +53,15 @@ impl ThisNode {
             }
         };
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let (hostname, cores) = (hostname.trim().to_owned(), Arc::default());
-        Ok(Self { id, hostname, cores, draining: AtomicBool::new(false), dns: None, backends: None })
+        Ok(Self {
+            id,
+            hostname: hostname.trim().to_owned(),
+            cores: Arc::default(),
+            draining: AtomicBool::new(false),
+            dns: None,
+            backends: None,
+            log,
+        })
     }
 
     /// The node's id.
@@ -138,6 +148,15 @@ impl Node for ThisNode {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
         pages * 4096
+    }
+
+    fn log_level(&self) -> String {
+        self.log.current().word().to_owned()
+    }
+
+    fn set_log_level(&self, level: &str, seconds: u64) -> bool {
+        let known = LogLevel::of(level);
+        known.inspect(|level| self.log.set_for(*level, seconds)).is_some()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -22,7 +22,7 @@ static RECORD: Record = Record::of(&[
     Field::created_at(),
     Field::owned_by("consumer", "consumers").required(),
     Field::string("username").required().unique(),
-    Field::string("password").required(),
+    Field::string("password").required().encrypted(),
     Field::tags(),
 ]);
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// A rewriting of fields of a row that is otherwise good.
 #[derive(Debug)]
 pub struct Transform {
-    /// The fields (dotted paths) it reads, which have to be sent together.
+    /// The fields (dotted paths) it reads, which have to be sent together; the first is the one that asks for it.
     pub sources: &'static [&'static str],
     /// Runs on the whole row.
     pub run: fn(&mut Map<String, Value>),
@@ -21,11 +21,9 @@ impl Transform {
     /// says so.
     pub(super) fn missing(&self, entity: &Entity, sent: &Map<String, Value>) -> Option<String> {
         let has_default = |path: &str| entity.field(path).is_some_and(|f| f.default.is_some() || f.auto.is_some());
-        let (mut given, mut absent) = (0, 0);
-        for path in self.sources.iter().filter(|path| !has_default(path)) {
-            *if at_path(sent, path).is_null() { &mut absent } else { &mut given } += 1;
-        }
-        (given > 0 && absent > 0).then(|| self.together())
+        let is_absent = |path: &&str| at_path(sent, path).is_null();
+        let is_asked = self.sources.first().is_some_and(|path| !is_absent(path));
+        (is_asked && self.sources.iter().any(|path| is_absent(path) && !has_default(path))).then(|| self.together())
     }
 
     /// Whether a patch changes any of the fields: then it has to say all of them, or the text is what is wrong.

@@ -13,6 +13,7 @@ mod dnsmasq;
 mod faults;
 mod forwarding;
 mod golden;
+mod golden_admin;
 mod golden_proxy;
 mod health;
 mod lifecycle;

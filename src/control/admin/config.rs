@@ -5,28 +5,30 @@
 use crate::control::admin::Admin;
 use crate::control::admin::Call;
 use crate::control::admin::declare::Errors;
-use crate::control::admin::declare::Reader;
 use crate::control::admin::declare_report;
 use crate::control::admin::decode::Input;
+use crate::control::admin::document;
+use crate::control::admin::document::EMPTY_HASH;
 use crate::control::admin::form::Pair;
 use crate::control::admin::problem::Problem;
 use crate::control::admin::reply::Reply;
+use crate::control::store::Applied;
 use crate::control::store::Publish;
 use crate::control::store::WriteError;
 use crate::control::store::replace::Difference;
 use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
+use crate::control::unstalled;
 use crate::entity::ENTITIES;
-use crate::entity::complete::whole;
 use crate::state::compile::Refusal;
 use hyper::Method;
 use hyper::StatusCode;
-use md5::Digest;
-use md5::Md5;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 /// What a client may say beside the document.
@@ -38,41 +40,92 @@ struct Options {
 }
 
 /// The document that was loaded last: its hash, and the version that it made. Any later change makes it void.
-pub(super) type Loaded = Option<(String, u64)>;
+pub type Loaded = Option<(String, u64)>;
 
 /// What one load did, or would do.
 struct Outcome {
     differences: Vec<Difference>,
     /// The rows as they stand afterwards.
     body: String,
+    is_empty: bool,
     version: u64,
+}
+
+/// The one load in progress.
+struct Loading<'a>(&'a AtomicBool);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl<P: Publish> Admin<P> {
     pub(super) async fn config(&self, call: Call) -> Result<Reply, Problem> {
         if call.method != Method::POST {
-            return dump(&self.store.view());
+            let text = unstalled(|| document::write(&self.store.view())).map_err(|reason| Problem::unsaved(&reason))?;
+            return Ok(Reply::json(StatusCode::OK, &json!({ "config": text })));
         }
+        // Each load holds its document and two configurations: one at a time bounds that.
+        if self.loading.swap(true, Ordering::Acquire) {
+            let reply = Problem::Plain(StatusCode::TOO_MANY_REQUESTS, LOADING.to_string()).into_reply();
+            return Ok(reply.with("Retry-After", RETRY_AFTER_SECONDS));
+        }
+        let _loading = Loading(&self.loading);
         let Call { query, input, .. } = call;
-        let (Document { fields, text }, options) = read(query, input)?;
-        let is_text = text.is_some();
-        let hash = hash(&text.unwrap_or_else(|| Value::Object(fields.clone()).to_string()));
-        if options.check_hash && is_text && *self.loaded() == Some((hash.clone(), self.store.view().version)) {
+        let (Document { fields, text }, options) = unstalled(|| read(query, input))?;
+        let hash = text.as_deref().map_or_else(|| document::hash_of(&fields), document::hash);
+        if options.check_hash && text.is_some() && self.is_in_force(&hash) {
             return Ok(Reply { status: StatusCode::NOT_MODIFIED, ..Reply::empty() });
         }
-        let mut names = HashMap::new();
-        let work = |tx: &mut Transaction| self.load(tx, fields, options, &mut names);
         if options.dry_run {
+            let mut names = HashMap::new();
+            let work = |tx: &mut Transaction| unstalled(|| self.load(tx, fields, options, &mut names));
             let outcome = self.store.rehearse(work).await.map_err(|error| problem(error, &names))?;
-            return Ok(Reply::json(StatusCode::OK, &preview(&outcome)));
+            return Ok(Reply::json(StatusCode::OK, &unstalled(|| preview(&outcome))));
         }
+        let (outcome, applied) = self.load_whole(fields, hash, options).await?;
+        Ok(super::crud::with_version(Reply::rendered(StatusCode::CREATED, outcome.body), &applied))
+    }
+
+    /// Loads the document with which the node was started once more, after it may have changed.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it; then everything is as before.
+    pub async fn reload(&self, text: &str) -> Result<(), String> {
+        let fields = document::parse(text)?;
+        let loaded = self.load_whole(fields, document::hash(text), Options::default()).await;
+        loaded.map(|_| ()).map_err(Problem::message)
+    }
+
+    async fn load_whole(
+        &self,
+        fields: Map<String, Value>,
+        hash: String,
+        options: Options,
+    ) -> Result<(Outcome, Applied), Problem> {
+        let mut names = HashMap::new();
+        let work = |tx: &mut Transaction| unstalled(|| self.load(tx, fields, options, &mut names));
         let written = self.store.write(work).await.map_err(|error| problem(error, &names))?;
+        let hash = if written.value.is_empty { EMPTY_HASH.to_string() } else { hash };
         *self.loaded() = Some((hash, written.value.version));
-        Ok(super::crud::with_version(Reply::rendered(StatusCode::CREATED, written.value.body), &written.applied))
+        Ok((written.value, written.applied))
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded> {
         self.loaded_document.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether the document of this hash is what the rows say now. Without a database nothing but a load changes them.
+    fn is_in_force(&self, hash: &str) -> bool {
+        let version = self.store.view().version;
+        let current = |loaded: &(String, u64)| loaded.0 == hash && (self.store.is_in_memory() || loaded.1 == version);
+        self.loaded().as_ref().is_some_and(current)
+    }
+
+    /// The hash of the document that was loaded last.
+    pub(super) fn loaded_hash(&self) -> String {
+        self.loaded().as_ref().map_or_else(|| EMPTY_HASH.to_string(), |(hash, _)| hash.clone())
     }
 
     fn load(
@@ -83,18 +136,23 @@ impl<P: Publish> Admin<P> {
         names: &mut HashMap<Uuid, String>,
     ) -> Result<Outcome, Problem> {
         let plugins = |name: &str| self.plugin(name);
-        let as_is = document.get("_transform") == Some(&Value::Bool(false));
-        let reader = Reader { plugins: &plugins, routes: self.routes, tables: &tx.tables, as_is };
-        let rows = reader.read(document).map_err(|errors| refused(&errors, options))?;
+        let rows = document::rows(document, &plugins, self.routes, &tx.tables);
+        let rows = rows.map_err(|errors| refused(&errors, options))?;
         names.extend(rows.iter().filter_map(|row| {
             let name = row.row.get(row.entity.path_key)?.as_str()?;
             Some((row.id, name.to_string()))
         }));
+        let is_empty = rows.is_empty();
         let differences = tx.replace_all(rows).map_err(Problem::Conflict)?;
         let version = tx.tables.version + u64::from(!differences.is_empty());
-        Ok(Outcome { differences, body: shown(&tx.tables), version })
+        let body = if options.dry_run { String::new() } else { shown(&tx.tables) };
+        Ok(Outcome { differences, body, is_empty, version })
     }
 }
+
+const LOADING: &str = "Currently loading previous configuration";
+/// When a client that met another load should try again.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 fn refused(errors: &Errors, options: Options) -> Problem {
     if options.flatten_errors {
@@ -155,36 +213,11 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-/// A JSON or YAML document. Anchors and merge keys are resolved.
 fn parse(text: &str) -> Result<Map<String, Value>, Problem> {
-    let failed = |reason: String| {
+    document::parse(text).map_err(|reason| {
         let text = format!("failed parsing declarative configuration: {reason}");
         Problem::Declared { fields: Map::from_iter([("error".to_string(), text.into())]), flattened: None }
-    };
-    if let Ok(Value::Object(fields)) = serde_json::from_str(text).map(whole) {
-        return Ok(fields);
-    }
-    let mut document: serde_norway::Value =
-        serde_norway::from_str(text).map_err(|error| failed(yaml_reason(&error)))?;
-    document.apply_merge().map_err(|error| failed(error.to_string()))?;
-    match serde_norway::from_value(document).map(whole).map_err(|error| failed(error.to_string()))? {
-        Value::Object(fields) => Ok(fields),
-        _ => Err(failed("expected an object".to_string())),
-    }
-}
-
-/// `1:4: did not find expected node content`, as Kong puts the position first.
-fn yaml_reason(error: &serde_norway::Error) -> String {
-    let text = error.to_string();
-    let Some(place) = error.location() else {
-        return text;
-    };
-    let what = text.split(" at line ").next().unwrap_or(&text);
-    format!("{}:{}: {what}", place.line(), place.column())
-}
-
-fn hash(text: &str) -> String {
-    Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    })
 }
 
 /// Every row, by entity and id.
@@ -198,7 +231,10 @@ fn shown(tables: &Tables) -> String {
                 (0, _) => format!(",\"{}\":{{", entity.name),
                 _ => ",".to_string(),
             };
-            out.push_str(&format!("{before}{}:{}", super::rows::id_of(row), row.body));
+            out.push_str(&before);
+            out.push_str(&super::rows::id_of(row).to_string());
+            out.push(':');
+            out.push_str(&row.body);
         }
         if !rows.is_empty() {
             out.push('}');
@@ -232,34 +268,4 @@ fn preview(outcome: &Outcome) -> Value {
         }
     }
     json!({ "dry_run": true, "created": created, "changed": changed, "deleted": deleted })
-}
-
-/// The configuration as a document that loads to the same.
-fn dump(tables: &Tables) -> Result<Reply, Problem> {
-    let mut document = Map::new();
-    document.insert("_format_version".to_string(), "3.0".into());
-    document.insert("_transform".to_string(), false.into());
-    for entity in ENTITIES {
-        let rows = tables.page(entity, None, usize::MAX, None).rows;
-        let flat = rows.iter().map(|entry| {
-            let mut row = entry.row();
-            for reference in entity.references() {
-                if let Some(id) = row.get(reference.field).and_then(|reference| reference.get("id")).cloned() {
-                    row.insert(reference.field.to_string(), id);
-                }
-            }
-            if let Some(at_ms) = entry.expires_at_ms {
-                // Counted from the creation, which the document says.
-                let created_ms = row.get("created_at").and_then(Value::as_u64).unwrap_or_default().saturating_mul(1000);
-                row.insert("ttl".to_string(), at_ms.saturating_sub(created_ms).div_ceil(1000).max(1).into());
-            }
-            Value::Object(row)
-        });
-        let flat: Vec<Value> = flat.collect();
-        if !flat.is_empty() {
-            document.insert(entity.name.to_string(), flat.into());
-        }
-    }
-    let text = serde_norway::to_string(&document).map_err(|error| Problem::unsaved(&error.to_string()))?;
-    Ok(Reply::json(StatusCode::OK, &json!({ "config": text })))
 }

@@ -3,6 +3,7 @@
 
 use crate::control::admin::Admin;
 use crate::control::admin::Call;
+use crate::control::admin::deed::Deed;
 use crate::control::admin::page;
 use crate::control::admin::page::Wanted;
 use crate::control::admin::paths::Link;
@@ -32,8 +33,12 @@ impl<P: Publish> Admin<P> {
     pub(super) async fn change(
         &self,
         status: StatusCode,
+        deed: Deed,
         work: impl FnOnce(&mut Transaction) -> Result<Option<String>, Problem>,
     ) -> Result<Reply, Problem> {
+        if self.store.is_in_memory() {
+            return deed.refuse(&self.store, work);
+        }
         match self.store.write(work).await {
             Ok(written) => {
                 let reply = match written.value {
@@ -53,7 +58,7 @@ impl<P: Publish> Admin<P> {
             let plugins = |name: &str| self.plugin(name);
             let writer = Writer { entity, plugins: &plugins };
             return self
-                .change(StatusCode::CREATED, |tx| {
+                .change(StatusCode::CREATED, Deed::create(entity), |tx| {
                     let id = writer.create(tx, call.input, &[])?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
                 })
@@ -76,14 +81,14 @@ impl<P: Publish> Admin<P> {
         let writer = Writer { entity, plugins: &plugins };
         match call.method {
             Method::PUT => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::replace(entity, &name), |tx| {
                     let id = writer.replace(tx, &name, call.input, &[])?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
                 })
                 .await
             }
             Method::PATCH => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::update(entity, &name), |tx| {
                     let id = name.find(entity, &tx.tables).ok_or_else(|| name.absent(entity))?;
                     writer.patch(tx, &name, id, call.input)?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
@@ -91,7 +96,7 @@ impl<P: Publish> Admin<P> {
                 .await
             }
             Method::DELETE => {
-                self.change(StatusCode::NO_CONTENT, |tx| {
+                self.change(StatusCode::NO_CONTENT, Deed::remove(entity, &name), |tx| {
                     match name.find(entity, &tx.tables) {
                         Some(id) => tx.delete(entity, id).map(|_| None).map_err(Problem::Conflict),
                         // A name that is none of another entity's is noticed; a row that is gone already is not.
@@ -115,7 +120,7 @@ impl<P: Publish> Admin<P> {
             let plugins = |name: &str| self.plugin(name);
             let writer = Writer { entity: link.child, plugins: &plugins };
             return self
-                .change(StatusCode::CREATED, |tx| {
+                .change(StatusCode::CREATED, Deed::create(link.child), |tx| {
                     let parent = name.find(link.parent, &tx.tables).ok_or_else(|| name.missing_parent(link.parent))?;
                     let id = writer.create(tx, call.input, &[(link.field, reference(parent))])?;
                     rows::show_id(link.child, &tx.tables, id).map(Some)
@@ -150,7 +155,7 @@ impl<P: Publish> Admin<P> {
         };
         match call.method {
             Method::PUT => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::replace(entity, &name), |tx| {
                     let parent = parent_of(&tx.tables)?;
                     let id = writer.replace(tx, &name, call.input, &[(link.field, reference(parent))])?;
                     rows::show_id(entity, &tx.tables, id).map(Some)
@@ -158,7 +163,7 @@ impl<P: Publish> Admin<P> {
                 .await
             }
             Method::PATCH => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::update(entity, &name), |tx| {
                     let id = own_child(&tx.tables)?;
                     let mut input = call.input;
                     if !input.fields.contains_key(link.field) {
@@ -171,7 +176,7 @@ impl<P: Publish> Admin<P> {
                 .await
             }
             Method::DELETE => {
-                self.change(StatusCode::NO_CONTENT, |tx| {
+                self.change(StatusCode::NO_CONTENT, Deed::remove(entity, &name), |tx| {
                     let id = own_child(&tx.tables)?;
                     tx.delete(entity, id).map_err(Problem::Conflict)?;
                     Ok(None)
@@ -199,13 +204,17 @@ impl<P: Publish> Admin<P> {
         };
         if !matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE) {
             let tables = self.store.view();
-            let id = find(&tables)?.ok_or_else(Problem::not_found)?;
+            let id = find(&tables)?.ok_or(Problem::NoSuchKey)?;
             return Ok(Reply::rendered(StatusCode::OK, rows::show_id(entity, &tables, id)?));
         }
         let plugins = |name: &str| self.plugin(name);
         let writer = Writer { entity, plugins: &plugins };
-        let status = if call.method == Method::DELETE { StatusCode::NO_CONTENT } else { StatusCode::OK };
-        self.change(status, |tx| {
+        let (status, deed) = match call.method {
+            Method::DELETE => (StatusCode::NO_CONTENT, Deed::remove(entity, &BY_ID)),
+            Method::PUT => (StatusCode::OK, Deed::replace(entity, &BY_ID)),
+            _ => (StatusCode::OK, Deed::update(entity, &BY_ID)),
+        };
+        self.change(status, deed, |tx| {
             let found = find(&tx.tables)?;
             let id = match (&call.method, found) {
                 (&Method::PUT, found) => {
@@ -216,7 +225,7 @@ impl<P: Publish> Admin<P> {
                         None => writer.create(tx, call.input, &owner)?,
                     }
                 }
-                (_, None) => return Err(Problem::not_found()),
+                (_, None) => return Err(Problem::NoSuchKey),
                 (&Method::DELETE, Some(id)) => {
                     tx.delete(entity, id).map_err(Problem::Conflict)?;
                     return Ok(None);
@@ -240,7 +249,7 @@ impl<P: Publish> Admin<P> {
         let set = |tables: &Tables| linked(link, tables, child_of(tables)?).ok_or_else(Problem::not_found);
         match call.method {
             Method::PATCH => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::update(link.parent, &BY_ID), |tx| {
                     let parent = set(&tx.tables)?;
                     writer.patch(tx, &Name::Id(parent), parent, call.input)?;
                     rows::show_id(link.parent, &tx.tables, parent).map(Some)
@@ -248,7 +257,7 @@ impl<P: Publish> Admin<P> {
                 .await
             }
             Method::PUT => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::replace(link.parent, &BY_ID), |tx| {
                     let child = child_of(&tx.tables)?;
                     let standing = linked(link, &tx.tables, child);
                     let parent = standing.unwrap_or_else(Uuid::new_v4);
@@ -275,6 +284,9 @@ impl<P: Publish> Admin<P> {
         }
     }
 }
+
+/// However a row was named, it is changed by its id.
+pub(super) const BY_ID: Name = Name::Id(Uuid::nil());
 
 /// Says which version of the configuration the answer belongs to, and which cores do not serve it yet.
 pub(super) fn with_version(reply: Reply, applied: &Applied) -> Reply {

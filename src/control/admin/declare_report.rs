@@ -6,6 +6,7 @@ use crate::control::admin::declare::Errors;
 use crate::entity::validate::is_uuid;
 use crate::entity::violation::Violation;
 use crate::entity::violation::Violations;
+use crate::entity::violation::lua_literal;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -25,6 +26,32 @@ pub fn fields(errors: &Errors) -> Map<String, Value> {
 /// The `fields` that stay, and the entries that are wrong, one by one.
 pub fn flattened(errors: &Errors) -> (Map<String, Value>, Vec<Value>) {
     (rest(errors), errors.entries.iter().chain(&errors.duplicates).map(flat).collect())
+}
+
+/// One line for each mistake, for people: where it stands, what the entry is called, the field and the text.
+pub fn lines(errors: &Errors) -> Vec<String> {
+    let place_of = |place: &[(&'static str, usize)]| {
+        let parts: Vec<String> = place.iter().map(|(name, index)| format!("{name}[{}]", index + 1)).collect();
+        parts.join(".")
+    };
+    let text_of = |value: &Value| value.as_str().map_or_else(|| lua_literal(value), str::to_string);
+    let mut lines: Vec<String> = errors.top.iter().map(|(name, text)| format!("{name}: {}", text_of(text))).collect();
+    lines.extend(errors.misfits.iter().map(|(place, text)| format!("{}: {text}", place_of(place))));
+    for EntryError { place, entity, submitted, found } in errors.entries.iter().chain(&errors.duplicates) {
+        let name = submitted.get(entity.path_key).and_then(Value::as_str);
+        let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+        let mut texts = Vec::new();
+        leaves(found, "", &mut texts);
+        lines.extend(texts.iter().map(|leaf| {
+            let field = leaf.get("field").and_then(Value::as_str).map(|field| format!(" {field}")).unwrap_or_default();
+            format!("{}{name}{field}: {}", place_of(place), text_of(&leaf["message"]))
+        }));
+    }
+    for (entity, name, found) in &errors.named {
+        let texts = found.as_array().cloned().unwrap_or_else(|| vec![found.clone()]);
+        lines.extend(texts.iter().map(|text| format!("{entity} ({name}): {}", text_of(text))));
+    }
+    lines
 }
 
 /// What does not stand at one place of the document.

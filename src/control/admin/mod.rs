@@ -4,13 +4,15 @@
 //! Always: a change is answered when it is durable and every core has applied it, or is reported as late.
 
 pub mod access;
-mod config;
+pub mod config;
 pub mod crud;
 mod debug;
 pub mod declare;
 mod declare_names;
-mod declare_report;
+pub mod declare_report;
 pub mod decode;
+mod deed;
+pub mod document;
 pub mod form;
 mod health;
 pub mod page;
@@ -32,8 +34,6 @@ mod credential_tests;
 #[cfg(test)]
 mod entity_tests;
 #[cfg(test)]
-mod replay;
-#[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
@@ -48,6 +48,7 @@ use crate::control::admin::paths::Found;
 use crate::control::admin::paths::Paths;
 use crate::control::admin::problem::Problem;
 use crate::control::admin::reply::Reply;
+use crate::control::admin::schemas::filter_schema;
 use crate::control::backends::Backends;
 use crate::control::store::Publish;
 use crate::control::store::Store;
@@ -87,17 +88,11 @@ pub trait Node: Send + Sync + 'static {
     fn memory_bytes(&self) -> u64;
     /// Whether traffic can be served; the error says why not.
     fn ready(&self) -> Result<(), String>;
-    /// The level at which the node logs now; `None`: the one that is configured.
-    fn log_level(&self) -> Option<String> {
-        None
-    }
-    /// Logs at another level (`debug`, `info`, ...) for some seconds, then as configured again.
-    ///
-    /// # Errors
-    /// Why the node cannot do that.
-    fn set_log_level(&self, _level: &str, _seconds: u64) -> Result<(), String> {
-        Err("this node cannot change its log level while it runs: change the property log_level".to_string())
-    }
+    /// The level at which the node logs now.
+    fn log_level(&self) -> String;
+    /// Logs at another level (`debug`, `info`, ...) for some seconds, then as configured again; whether there is such a
+    /// level.
+    fn set_log_level(&self, level: &str, seconds: u64) -> bool;
 }
 
 /// Connections and requests of the proxy since start, or now.
@@ -128,6 +123,8 @@ pub struct AdminConfig {
     /// The entity routes, as the router flavour declares it.
     pub routes: &'static Entity,
     pub live: Live,
+    /// The document that the rows come from.
+    pub loaded: config::Loaded,
 }
 
 /// What may change while the Admin API runs.
@@ -140,6 +137,8 @@ pub struct Live {
     /// Whether answers carry `Server`, respectively `X-Kong-Admin-Latency`.
     pub shows_server: bool,
     pub shows_latency: bool,
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
 }
 
 /// The head of one request.
@@ -150,6 +149,8 @@ pub struct Request {
     pub path: String,
     pub query: String,
     pub headers: HeaderMap,
+    /// It came to a loopback address.
+    pub at_loopback: bool,
 }
 
 /// Which listener a request came through.
@@ -177,6 +178,8 @@ pub struct Admin<P: Publish> {
     admin_paths: Paths,
     status_paths: Paths,
     loaded_document: Mutex<config::Loaded>,
+    /// Set while a whole document is being loaded.
+    loading: AtomicBool,
     /// Set by an operator who takes the node out of rotation.
     draining: AtomicBool,
 }
@@ -197,16 +200,18 @@ struct Call {
 impl<P: Publish> Admin<P> {
     pub fn new(config: AdminConfig, store: Arc<Store<P>>, node: Arc<dyn Node>) -> Admin<P> {
         let loaded = |name: &str| config.plugins.iter().any(|plugin| plugin.schema.name == name);
+        let admin_paths = Paths::admin(config.routes, &loaded);
         Admin {
-            admin_paths: Paths::admin(config.routes, &loaded),
-            status_paths: Paths::status(),
+            status_paths: Paths::status(store.is_in_memory().then_some(&admin_paths)),
+            admin_paths,
             store,
             node,
             configuration: config.configuration,
             live: RwLock::new(with_access(config.live)),
             plugins: config.plugins,
             routes: config.routes,
-            loaded_document: Mutex::new(None),
+            loaded_document: Mutex::new(config.loaded),
+            loading: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
     }
@@ -214,6 +219,11 @@ impl<P: Publish> Admin<P> {
     /// Changes what may change while running.
     pub fn set_live(&self, live: Live) {
         *self.live.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = with_access(live);
+    }
+
+    /// Largest body that a request may have now.
+    pub fn body_bytes_max(&self) -> usize {
+        self.live().0.body_bytes_max
     }
 
     fn live(&self) -> Arc<(Live, Access)> {
@@ -262,7 +272,8 @@ impl<P: Publish> Admin<P> {
     ) -> Result<Reply, Problem> {
         let paths = match surface {
             Surface::Admin | Surface::AdminSocket => {
-                access.check(&request.method, &request.headers, surface == Surface::Admin)?;
+                let asks_token = surface == Surface::Admin;
+                access.check(&request.method, &request.headers, asks_token, request.at_loopback)?;
                 &self.admin_paths
             }
             Surface::Status => &self.status_paths,
@@ -280,9 +291,9 @@ impl<P: Publish> Admin<P> {
         let Some(found) = found else {
             return Err(Problem::not_found());
         };
-        let methods = found.endpoint.methods();
+        let methods = found.methods();
         if request.method == Method::OPTIONS {
-            let allow = found.endpoint.allow();
+            let allow = found.allow();
             return Ok(Reply::empty().with("Allow", &allow).with("Access-Control-Allow-Methods", &allow));
         }
         if request.method == Method::HEAD && !methods.contains(&"GET") {
@@ -321,6 +332,7 @@ impl<P: Publish> Admin<P> {
             Endpoint::PluginValidate => self.validate_plugin(call),
             Endpoint::PluginConfigSchema => self.plugin_config_schema(&call),
             Endpoint::VaultSchema => self.vault_schema(&call),
+            Endpoint::FilterSchema => filter_schema(&call),
             Endpoint::VaultValidate => self.validate(&vault::VAULTS, call),
             Endpoint::Tags | Endpoint::Tag => self.tags(&call),
             Endpoint::Unavailable(_, why) => Err(Problem::bad_request(why)),

@@ -30,6 +30,7 @@ pub enum Endpoint {
     PluginConfigSchema,
     VaultSchema,
     VaultValidate,
+    FilterSchema,
     Tags,
     Tag,
     /// Exists in Kong, does nothing here: the methods it knows and what it says.
@@ -95,6 +96,12 @@ const SPECIAL: &[(&str, Endpoint)] = &[
     ("/targets/{targets}/upstream", Endpoint::Hidden(ROW)),
     ("/filter-chains", Endpoint::Unavailable(COLLECTION, NO_WASM)),
     ("/filter-chains/{filter_chains}", Endpoint::Unavailable(ROW, NO_WASM)),
+    ("/filter-chains/{filter_chains}/route", Endpoint::Unavailable(ROW, NO_WASM)),
+    ("/filter-chains/{filter_chains}/service", Endpoint::Unavailable(ROW, NO_WASM)),
+    ("/routes/{routes}/filters/all", Endpoint::Unavailable(READ, NO_WASM)),
+    ("/routes/{routes}/filters/disabled", Endpoint::Unavailable(READ, NO_WASM)),
+    ("/routes/{routes}/filters/enabled", Endpoint::Unavailable(READ, NO_WASM)),
+    ("/schemas/filters/{name}", Endpoint::FilterSchema),
     ("/clustering/data-planes", Endpoint::Unavailable(READ, NO_CLUSTER)),
     ("/clustering/status", Endpoint::Unavailable(READ, NO_CLUSTER)),
 ];
@@ -111,6 +118,8 @@ const STATUS_ONLY: &[(&str, Endpoint)] = &[
 pub struct Path {
     pub pattern: String,
     pub endpoint: Endpoint,
+    /// Only its GET is offered.
+    reads_only: bool,
 }
 
 /// All paths of one listener.
@@ -121,6 +130,7 @@ pub struct Paths(Vec<Path>);
 #[derive(Debug)]
 pub struct Found {
     pub endpoint: Endpoint,
+    reads_only: bool,
     pub variables: Vec<Variable>,
 }
 
@@ -129,6 +139,24 @@ pub struct Found {
 pub struct Variable {
     pub raw: String,
     pub decoded: Result<String, usize>,
+}
+
+impl Found {
+    /// The methods of the path here, as `Endpoint::methods`.
+    pub fn methods(&self) -> &'static [&'static str] {
+        if self.reads_only { READ } else { self.endpoint.methods() }
+    }
+
+    /// The value of `Allow`.
+    pub fn allow(&self) -> String {
+        let mut methods = self.methods().to_vec();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        methods.push("OPTIONS");
+        methods.sort_unstable();
+        methods.join(", ")
+    }
 }
 
 impl Endpoint {
@@ -150,17 +178,6 @@ impl Endpoint {
             Endpoint::Ready => COLLECTION,
             _ => READ,
         }
-    }
-
-    /// The value of `Allow`.
-    pub fn allow(self) -> String {
-        let mut methods = self.methods().to_vec();
-        if methods.contains(&"GET") {
-            methods.push("HEAD");
-        }
-        methods.push("OPTIONS");
-        methods.sort_unstable();
-        methods.join(", ")
     }
 }
 
@@ -200,9 +217,13 @@ impl Paths {
         Paths::sorted(paths)
     }
 
-    /// The paths of the status listener.
-    pub fn status() -> Paths {
-        Paths::sorted(STATUS_ONLY.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect())
+    /// The paths of the status listener; without a database also what the Admin API `reads` of upstreams.
+    pub fn status(reads: Option<&Paths>) -> Paths {
+        let own = STATUS_ONLY.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint));
+        let below_upstreams = reads.into_iter().flat_map(|paths| &paths.0).filter(|path| {
+            path.pattern.starts_with("/upstreams/{upstreams}/") && path.endpoint.methods().contains(&"GET")
+        });
+        Paths::sorted(own.chain(below_upstreams.map(|path| Path { reads_only: true, ..path.clone() })).collect())
     }
 
     fn sorted(mut paths: Vec<Path>) -> Paths {
@@ -225,12 +246,12 @@ impl Paths {
         let found = self.0.iter().find(|path| matches(&path.pattern, raw))?;
         let segments = found.pattern.split('/').zip(raw.split('/'));
         let variables = segments.filter(|(wanted, _)| is_variable(wanted)).map(|(_, given)| variable(given)).collect();
-        Some(Found { endpoint: found.endpoint, variables })
+        Some(Found { endpoint: found.endpoint, reads_only: found.reads_only, variables })
     }
 }
 
 fn path(pattern: String, endpoint: Endpoint) -> Path {
-    Path { pattern, endpoint }
+    Path { pattern, endpoint, reads_only: false }
 }
 
 /// Targets have a life of their own below their upstream; other children are alike.
@@ -309,6 +330,15 @@ mod tests {
     }
 
     #[test]
+    fn without_a_database_the_status_listener_shows_targets_and_changes_nothing() {
+        let admin = Paths::admin(&ROUTES, &|_| true);
+        let status = Paths::status(Some(&admin));
+        assert_eq!(status.find("/upstreams/u/targets").unwrap().allow(), "GET, HEAD, OPTIONS");
+        assert!(status.find("/upstreams").is_none() && status.find("/services").is_none());
+        assert!(Paths::status(None).find("/upstreams/u/targets").is_none());
+    }
+
+    #[test]
     fn entities_of_plugins_that_are_not_loaded_have_no_paths() {
         let paths = Paths::admin(&ROUTES, &|_| false);
         assert!(paths.find("/key-auths").is_none());
@@ -317,9 +347,9 @@ mod tests {
 
     #[test]
     fn allow_is_alphabetical() {
-        assert_eq!(Endpoint::Root.allow(), "GET, HEAD, OPTIONS");
         let paths = Paths::admin(&ROUTES, &|_| true);
-        let allow = |raw: &str| paths.find(raw).unwrap().endpoint.allow();
+        let allow = |raw: &str| paths.find(raw).unwrap().allow();
+        assert_eq!(allow("/"), "GET, HEAD, OPTIONS");
         assert_eq!(allow("/services"), "GET, HEAD, OPTIONS, POST");
         assert_eq!(allow("/services/x"), "DELETE, GET, HEAD, OPTIONS, PATCH, PUT");
         assert_eq!(allow("/schemas/services/validate"), "OPTIONS, POST");

@@ -12,6 +12,7 @@ use hyper::StatusCode;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
+use uuid::Uuid;
 
 /// Why a request fails.
 #[derive(Debug)]
@@ -51,6 +52,10 @@ pub enum Problem {
         flattened: Option<Vec<Value>>,
     },
     Unresolved(Vec<Unresolved>),
+    /// There is no such row, said with an id of the request.
+    NoSuchKey,
+    /// What a node without a database does not do.
+    Unsupported(String),
     /// A new row whose id is null.
     NullId,
 }
@@ -81,6 +86,12 @@ impl Problem {
             }
         }
         Problem::Schema(violations)
+    }
+
+    /// The sentence of the answer.
+    pub fn message(self) -> String {
+        let body: Value = serde_json::from_str(&self.into_reply().body).unwrap_or_default();
+        body["message"].as_str().unwrap_or_default().to_string()
     }
 
     pub fn into_reply(self) -> Reply {
@@ -122,6 +133,11 @@ impl Problem {
                 Reply::json(StatusCode::BAD_REQUEST, &Value::Object(body))
             }
             Problem::Unresolved(missing) => unresolved_reply(&missing),
+            Problem::NoSuchKey => {
+                let id = Uuid::new_v4().simple().to_string();
+                Reply::json(StatusCode::NOT_FOUND, &json!({ "message": "Not found", "request_id": id }))
+            }
+            Problem::Unsupported(text) => error(12, "operation unsupported", &text, None),
             Problem::NullId => {
                 let fields = json!({ "id": null });
                 error(3, "primary key violation", "primary key violation on key '{id=null}'", Some(fields))
@@ -139,6 +155,7 @@ fn error(code: u32, name: &str, message: &str, fields: Option<Value>) -> Reply {
     let status = match code {
         5 => StatusCode::CONFLICT,
         6 => StatusCode::NOT_FOUND,
+        12 => StatusCode::METHOD_NOT_ALLOWED,
         _ => StatusCode::BAD_REQUEST,
     };
     let mut body = shape(code, name, message);

@@ -19,6 +19,7 @@ use crate::entity::schema::Record;
 use crate::entity::vault;
 use crate::entity::violation::Violations;
 use crate::router::expressions::check;
+use crate::strs;
 use hyper::StatusCode;
 use serde_json::Map;
 use serde_json::Value;
@@ -30,6 +31,42 @@ static TAGS: Record = Record::of(&[
     Field::string("entity_name").required(),
     Field::string("entity_id").required().uuid().auto(Auto::Uuid),
 ]);
+
+/// There is one workspace, and no way to it but this document.
+static WORKSPACES: Record = Record::of(&[
+    Field::id(),
+    Field::string("name").required().unique().len_min(1).not_one_of(strs![
+        "workspaces",
+        "consumers",
+        "certificates",
+        "services",
+        "routes",
+        "snis",
+        "upstreams",
+        "targets",
+        "plugins",
+        "tags",
+        "ca_certificates",
+        "clustering_data_planes",
+        "parameters",
+        "vaults",
+        "key_sets",
+        "keys",
+        "filter_chains",
+    ]),
+    Field::string("comment"),
+    Field::created_at(),
+    Field::updated_at(),
+    Field::record("meta", &Record::of(&[])).required(),
+    Field::record("config", &Record::of(&[])).required(),
+]);
+
+/// There are no filters.
+pub(super) fn filter_schema(call: &Call) -> Result<Reply, Problem> {
+    let name = crud::variable(call, 0)?;
+    let text = name.decoded.as_deref().unwrap_or(&name.raw);
+    Err(Problem::Plain(StatusCode::NOT_FOUND, format!("Filter '{text}' not found")))
+}
 
 impl<P: Publish> Admin<P> {
     fn entity(&self, call: &Call) -> Result<&'static Entity, Problem> {
@@ -49,7 +86,11 @@ impl<P: Publish> Admin<P> {
 
     pub(super) fn entity_schema(&self, call: &Call) -> Result<Reply, Problem> {
         let name = crud::variable(call, 0)?;
-        let record = if name.raw == "tags" { &TAGS } else { self.entity(call)?.record };
+        let record = match name.raw.as_str() {
+            "tags" => &TAGS,
+            "workspaces" => &WORKSPACES,
+            _ => self.entity(call)?.record,
+        };
         Ok(Reply::json(StatusCode::OK, &document::document(record.fields.iter(), record.checks.iter())))
     }
 

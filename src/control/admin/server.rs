@@ -9,7 +9,6 @@ use crate::control::admin::Request;
 use crate::control::admin::Surface;
 use crate::control::admin::problem::Problem;
 use crate::control::store::Publish;
-use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::limits::ADMIN_BODY_MS_MAX;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::limits::ADMIN_HEAD_MS_MAX;
@@ -188,8 +187,8 @@ async fn accept<P: Publish>(socket: Socket, serving: Serving<P>, mut stop: watch
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok(Stream::Tcp(stream, peer)) => connections.spawn(serve(stream, Some(peer), serving.clone(), stopped)),
-            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, None, serving.clone(), stopped)),
+            Ok(Stream::Tcp(stream, way)) => connections.spawn(serve(stream, way, serving.clone(), stopped)),
+            Ok(Stream::Unix(stream)) => connections.spawn(serve(stream, Way::default(), serving.clone(), stopped)),
             Err(error) => {
                 tracing::warn!("an admin connection could not be accepted: {error}");
                 // Out of descriptors: some must be given back before the next try makes sense.
@@ -207,8 +206,15 @@ async fn accept<P: Publish>(socket: Socket, serving: Serving<P>, mut stop: watch
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The two ends of a TCP connection, as far as they matter.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    peer: Option<IpAddr>,
+    at_loopback: bool,
+}
+
 enum Stream {
-    Tcp(tokio::net::TcpStream, IpAddr),
+    Tcp(tokio::net::TcpStream, Way),
     Unix(tokio::net::UnixStream),
 }
 
@@ -218,7 +224,8 @@ impl Socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream, peer.ip()))
+                let at_loopback = stream.local_addr()?.ip().to_canonical().is_loopback();
+                Ok(Stream::Tcp(stream, Way { peer: Some(peer.ip()), at_loopback }))
             }
             Socket::Unix(socket, _) => Ok(Stream::Unix(socket.accept().await?.0)),
         }
@@ -227,13 +234,13 @@ impl Socket {
 
 async fn serve<P: Publish>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<IpAddr>,
+    way: Way,
     serving: Arc<Serving<P>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
         let serving = serving.clone();
-        async move { Ok::<_, Infallible>(respond(&serving, peer, request).await) }
+        async move { Ok::<_, Infallible>(respond(&serving, way, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -254,7 +261,7 @@ async fn serve<P: Publish>(
 
 async fn respond<P: Publish>(
     serving: &Serving<P>,
-    peer: Option<IpAddr>,
+    way: Way,
     request: hyper::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
@@ -269,12 +276,14 @@ async fn respond<P: Publish>(
         path: head.uri.path().to_string(),
         query: head.uri.query().unwrap_or_default().to_string(),
         headers: head.headers,
+        at_loopback: way.at_loopback,
     };
-    let reply = serving.admin.answer(request, read(body), serving.surface).await;
+    let body = read(body, serving.admin.body_bytes_max());
+    let reply = serving.admin.answer(request, body, serving.surface).await;
     if let Some((log, line, referer, user_agent)) = logged {
         let (status, bytes_sent) = (reply.status.as_u16(), reply.body.len() as u64);
         log.write(&AdminRecord {
-            peer,
+            peer: way.peer,
             request_line: line.as_bytes(),
             status,
             bytes_sent,
@@ -285,13 +294,13 @@ async fn respond<P: Publish>(
     reply.into_response()
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Problem> {
+async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
     const TOO_LARGE: Problem = Problem::Page(StatusCode::PAYLOAD_TOO_LARGE);
     // Announced as too large: not read at all.
-    if body.size_hint().lower() > ADMIN_BODY_BYTES_MAX as u64 {
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(TOO_LARGE);
     }
-    let whole = Limited::new(body, ADMIN_BODY_BYTES_MAX).collect();
+    let whole = Limited::new(body, bytes_max).collect();
     match tokio::time::timeout(Duration::from_millis(ADMIN_BODY_MS_MAX), whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),

@@ -4,6 +4,7 @@
 use crate::control::admin::Admin;
 use crate::control::admin::Call;
 use crate::control::admin::KONG_VERSION;
+use crate::control::admin::document::EMPTY_HASH;
 use crate::control::admin::form::Pair;
 use crate::control::admin::page;
 use crate::control::admin::problem::Problem;
@@ -32,6 +33,8 @@ impl<P: Publish> Admin<P> {
         let enabled: BTreeSet<String> =
             plugins.iter().filter_map(|entry| entry.row().get("name")?.as_str().map(str::to_string)).collect();
         let pid = std::process::id();
+        let mut configuration = self.configuration.clone();
+        configuration.insert("log_level".to_string(), self.node.log_level().into());
         let body = json!({
             "version": KONG_VERSION,
             "ringway_version": env!("CARGO_PKG_VERSION"),
@@ -43,7 +46,7 @@ impl<P: Publish> Admin<P> {
             "timers": { "running": 0, "pending": 0 },
             "pids": { "master": pid, "workers": [pid] },
             "plugins": { "available_on_server": available, "enabled_in_cluster": enabled },
-            "configuration": self.configuration,
+            "configuration": configuration,
         });
         Reply::json(StatusCode::OK, &body)
     }
@@ -51,7 +54,7 @@ impl<P: Publish> Admin<P> {
     pub(super) fn status(&self, query: &[Pair]) -> Result<Reply, Problem> {
         let memory = shown_bytes(self.node.memory_bytes(), query)?;
         let counters = self.node.counters();
-        let body = json!({
+        let mut body = json!({
             "server": {
                 "connections_accepted": counters.connections_accepted,
                 "connections_active": counters.connections_active,
@@ -66,10 +69,14 @@ impl<P: Publish> Admin<P> {
                 "lua_shared_dicts": {},
                 "workers_lua_vms": [{ "http_allocated_gc": memory, "pid": std::process::id() }],
             },
-            "database": { "reachable": true },
             "configuration_version": self.store.view().version,
             "cores": self.node.cores(),
         });
+        if self.store.is_in_memory() {
+            body["configuration_hash"] = self.loaded_hash().into();
+        } else {
+            body["database"] = json!({ "reachable": true });
+        }
         Ok(Reply::json(StatusCode::OK, &body))
     }
 
@@ -83,7 +90,13 @@ impl<P: Publish> Admin<P> {
             self.draining.store(true, Ordering::Relaxed);
             return Ok(Reply::empty());
         }
-        let ready = if self.draining.load(Ordering::Relaxed) { Err("draining".to_string()) } else { self.node.ready() };
+        let ready = if self.draining.load(Ordering::Relaxed) {
+            Err("draining".to_string())
+        } else if self.store.is_in_memory() && self.loaded_hash() == EMPTY_HASH {
+            Err("no configuration available (empty configuration present)".to_string())
+        } else {
+            self.node.ready()
+        };
         match ready {
             Ok(()) => Ok(Reply::json(StatusCode::OK, &json!({ "message": "ready" }))),
             Err(reason) => Err(Problem::Plain(StatusCode::SERVICE_UNAVAILABLE, reason)),

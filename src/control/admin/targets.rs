@@ -3,6 +3,7 @@
 use crate::control::admin::Admin;
 use crate::control::admin::Call;
 use crate::control::admin::crud;
+use crate::control::admin::deed::Deed;
 use crate::control::admin::page;
 use crate::control::admin::page::Wanted;
 use crate::control::admin::paths::Link;
@@ -32,7 +33,7 @@ impl<P: Publish> Admin<P> {
             let plugins = |name: &str| self.plugin(name);
             let writer = Writer { entity: link.child, plugins: &plugins };
             return self
-                .change(StatusCode::CREATED, |tx| {
+                .change(StatusCode::CREATED, Deed::create(link.child), |tx| {
                     let upstream = name.find(link.parent, &tx.tables).ok_or_else(Problem::not_found)?;
                     check_address(&call.input.fields)?;
                     let id = writer.create(tx, call.input, &[(link.field, crud::reference(upstream))])?;
@@ -72,7 +73,7 @@ impl<P: Publish> Admin<P> {
         let writer = Writer { entity, plugins: &plugins };
         match call.method {
             Method::PATCH | Method::PUT => {
-                self.change(StatusCode::OK, |tx| {
+                self.change(StatusCode::OK, Deed::update(entity, &crud::BY_ID), |tx| {
                     let id = find(&tx.tables)?;
                     check_address(&call.input.fields)?;
                     writer.patch(tx, &Name::Id(id), id, call.input)?;
@@ -81,7 +82,7 @@ impl<P: Publish> Admin<P> {
                 .await
             }
             Method::DELETE => {
-                self.change(StatusCode::NO_CONTENT, |tx| {
+                self.change(StatusCode::NO_CONTENT, Deed::remove(entity, &crud::BY_ID), |tx| {
                     let id = find(&tx.tables)?;
                     tx.delete(entity, id).map_err(Problem::Conflict)?;
                     Ok(None)

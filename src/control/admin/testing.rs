@@ -82,6 +82,12 @@ impl Node for FakeNode {
     fn memory_bytes(&self) -> u64 {
         5 << 20
     }
+    fn log_level(&self) -> String {
+        "notice".to_string()
+    }
+    fn set_log_level(&self, level: &str, _seconds: u64) -> bool {
+        level == "debug"
+    }
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
@@ -100,7 +106,14 @@ pub fn admin(store: Arc<Store<Fake>>) -> Admin<Fake> {
         configuration: Map::new(),
         plugins: plugins(),
         routes: &ROUTES,
-        live: Live { gui_origins: Vec::new(), token: None, shows_server: true, shows_latency: true },
+        loaded: None,
+        live: Live {
+            gui_origins: Vec::new(),
+            token: None,
+            shows_server: true,
+            shows_latency: true,
+            body_bytes_max: 10 << 20,
+        },
     };
     Admin::new(config, store, Arc::new(FakeNode))
 }
@@ -117,6 +130,7 @@ pub async fn ask(admin: &Admin<Fake>, method: &str, target: &str, headers: &[(&s
         path: path.to_string(),
         query: query.to_string(),
         headers: map,
+        at_loopback: true,
     };
     let body = body.as_bytes().to_vec();
     admin.answer(request, async { Ok(body.into()) }, Surface::Admin).await

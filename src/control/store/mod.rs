@@ -15,6 +15,8 @@ mod tests;
 use crate::control::store::journal::Change;
 use crate::control::store::journal::Journal;
 use crate::control::store::journal::OpenError;
+use crate::control::store::replace::Declared;
+use crate::control::store::tables::Conflict;
 use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
 use crate::entity::RowChange;
@@ -57,13 +59,23 @@ pub struct Applied {
 /// An opened store, before there is anybody to publish to.
 pub struct Opened {
     tables: Tables,
-    journal: Journal,
+    keeping: Keeping,
+}
+
+/// What a change is written to before it counts.
+enum Keeping {
+    File(Journal),
+    /// Nothing: the rows come from a document that is loaded whole.
+    Memory,
+    Closed,
 }
 
 /// Everything the control plane knows.
 pub struct Store<P: Publish> {
     current: RwLock<Tables>,
-    journal: Arc<Mutex<Option<Journal>>>,
+    /// Held by the write in progress.
+    keeping: Arc<Mutex<Keeping>>,
+    in_memory: bool,
     publisher: P,
     /// Rung when a row with an expiry has been written.
     expiry: Notify,
@@ -107,7 +119,19 @@ impl Opened {
                 .map_err(|error| corrupt(format!("row {} of {} is not JSON ({error})", row.id, row.kind)))?;
             tables.put(entity, row.id, &body, row.expires_at_ms);
         }
-        Ok(Opened { tables, journal })
+        Ok(Opened { tables, keeping: Keeping::File(journal) })
+    }
+
+    /// A store that keeps nothing, with these rows to begin with.
+    ///
+    /// # Errors
+    /// Two rows share an id or a unique value, or a reference dangles.
+    pub fn in_memory(rows: Vec<Declared>) -> Result<Opened, Conflict> {
+        let mut tables = Tables::new(0);
+        tables.now_ms = unix_now_ms();
+        let mut transaction = Transaction::begin(tables);
+        transaction.replace_all(rows)?;
+        Ok(Opened { tables: transaction.tables, keeping: Keeping::Memory })
     }
 
     /// The version of the last change.
@@ -130,7 +154,8 @@ impl Opened {
     pub fn into_store<P: Publish>(self, publisher: P) -> Arc<Store<P>> {
         Arc::new(Store {
             current: RwLock::new(self.tables),
-            journal: Arc::new(Mutex::new(Some(self.journal))),
+            in_memory: matches!(self.keeping, Keeping::Memory),
+            keeping: Arc::new(Mutex::new(self.keeping)),
             publisher,
             expiry: Notify::new(),
         })
@@ -149,6 +174,22 @@ impl<P: Publish> Store<P> {
         &self.publisher
     }
 
+    /// Whether rows are in memory alone and come from whole documents: then single rows are not changed.
+    pub fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
+    /// Does `work` without any effect; says whether it would have changed something.
+    ///
+    /// # Errors
+    /// What the work itself refuses.
+    pub fn judge<T, E>(&self, work: impl FnOnce(&mut Transaction) -> Result<T, E>) -> Result<(T, bool), E> {
+        let mut transaction = Transaction::begin(self.view());
+        let before = transaction.touched();
+        let value = work(&mut transaction)?;
+        Ok((value, transaction.touched() > before))
+    }
+
     /// Does `work` in a transaction: whole or not at all. Returns when the change is durable and every core has
     /// applied it or is late.
     ///
@@ -158,7 +199,7 @@ impl<P: Publish> Store<P> {
         self: &Arc<Self>,
         work: impl FnOnce(&mut Transaction) -> Result<T, E>,
     ) -> Result<Written<T>, WriteError<E>> {
-        let journal = self.journal.clone().lock_owned().await;
+        let keeping = self.keeping.clone().lock_owned().await;
         let mut transaction = Transaction::begin(self.view());
         let value = work(&mut transaction).map_err(WriteError::Refused)?;
         let (mut tables, changes) = transaction.finish();
@@ -169,7 +210,7 @@ impl<P: Publish> Store<P> {
         let prepared = self.publisher.prepare(tables.version, &changes).map_err(WriteError::Uncompilable)?;
         // On its own task: from here on memory, disk and cores must agree, whether or not the asker still waits.
         let store = self.clone();
-        let finished = tokio::spawn(async move { store.finish(journal, tables, changes, prepared).await });
+        let finished = tokio::spawn(async move { store.finish(keeping, tables, changes, prepared).await });
         let acks = match finished.await {
             Ok(outcome) => outcome.map_err(WriteError::Unsaved)?,
             Err(error) => return Err(WriteError::Unsaved(error.to_string())),
@@ -185,7 +226,7 @@ impl<P: Publish> Store<P> {
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T, E>,
     ) -> Result<T, WriteError<E>> {
-        let _writes_wait = self.journal.lock().await;
+        let _writes_wait = self.keeping.lock().await;
         let mut transaction = Transaction::begin(self.view());
         let value = work(&mut transaction).map_err(WriteError::Refused)?;
         let (tables, changes) = transaction.finish();
@@ -195,20 +236,23 @@ impl<P: Publish> Store<P> {
 
     async fn finish(
         &self,
-        mut journal: tokio::sync::OwnedMutexGuard<Option<Journal>>,
+        mut keeping: tokio::sync::OwnedMutexGuard<Keeping>,
         tables: Tables,
         changes: Vec<RowChange>,
         prepared: P::Prepared,
     ) -> Result<P::Acks, String> {
-        let Some(open) = journal.as_mut() else {
-            return Err("the store is closed".to_string());
-        };
-        let stored: Vec<Change> = changes.iter().map(|change| stored_change(&tables, change)).collect();
-        open.commit(tables.version, tables.now_ms, &stored).await?;
-        let expiring = stored.iter().any(|change| change.expires_at_ms.is_some());
+        match &mut *keeping {
+            Keeping::File(journal) => {
+                let stored: Vec<Change> = changes.iter().map(|change| stored_change(&tables, change)).collect();
+                journal.commit(tables.version, tables.now_ms, &stored).await?;
+            }
+            Keeping::Memory => {}
+            Keeping::Closed => return Err("the store is closed".to_string()),
+        }
+        let expiring = changes.iter().any(|change| change.expires_at_ms.is_some());
         *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = tables;
         let acks = self.publisher.post(prepared);
-        drop(journal);
+        drop(keeping);
         if expiring {
             self.expiry.notify_one();
         }
@@ -242,7 +286,8 @@ impl<P: Publish> Store<P> {
 
     /// Waits for the write in progress and closes the file; later writes fail.
     pub async fn close(&self) {
-        if let Some(journal) = self.journal.lock().await.take() {
+        let keeping = std::mem::replace(&mut *self.keeping.lock().await, Keeping::Closed);
+        if let Keeping::File(journal) = keeping {
             journal.close().await;
         }
     }

@@ -89,6 +89,11 @@ impl Transaction {
         }
     }
 
+    /// How many rows were touched so far.
+    pub(super) fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     pub(super) fn finish(self) -> (Tables, Vec<RowChange>) {
         let Transaction { tables, touched, .. } = self;
         let change = |(entity, id): (&'static Entity, Uuid)| {
