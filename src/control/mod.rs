@@ -40,12 +40,15 @@ use crate::control::admin::server::AdminServer;
 use crate::control::admin::server::Bound;
 use crate::control::admin::server::Listen as AdminListen;
 use crate::control::node::ThisNode;
+use crate::control::probe::tls::FindCertificate;
+use crate::control::probe::tls::Trust;
 use crate::control::publish::Acknowledged;
 use crate::control::publish::CoreEnd;
 use crate::control::publish::Publisher;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
 use crate::control::store::Store;
+use crate::entity;
 use crate::entity::Entity;
 use crate::entity::route;
 use crate::state::delta::Delta;
@@ -131,8 +134,10 @@ impl Control {
         let node = Arc::new(
             node.with_cores(publisher.cores().clone()).with_dns(dns).with_backends(publisher.backends().clone()),
         );
-        runtime.spawn(probe::run(publisher.backends().clone(), settings.lua_ssl_trusted_certificate.clone()));
+        let backends = publisher.backends().clone();
         let store = opened.into_store(publisher);
+        let trust = Trust::new(&settings.lua_ssl_trusted_certificate, certificates(store.clone()))?;
+        runtime.spawn(probe::run(backends, trust));
         runtime.spawn(store.clone().purge());
         drop(_inside);
         Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None, loaded }, initial))
@@ -261,6 +266,15 @@ impl Control {
         });
         self.runtime.shutdown_timeout(patience);
     }
+}
+
+/// The stored certificates, for probes.
+fn certificates(store: Arc<Store<Publisher>>) -> FindCertificate {
+    Box::new(move |id| {
+        let row = store.view().get(entity::find("certificates")?, id)?.row();
+        let text = |field: &str| row.get(field)?.as_str().map(str::to_owned);
+        Some((text("cert")?, text("key")?))
+    })
 }
 
 fn routes(flavor: RouterFlavor) -> &'static Entity {

@@ -28,6 +28,7 @@ use crate::state::peers::Lack;
 use crate::state::peers::PeerSet;
 use crate::state::peers::TargetPeers;
 use crate::state::spec::Address;
+use crate::state::spec::NO_SUCH_NAME;
 use crate::state::spec::Resolution;
 use crate::state::spec::ServiceSpec;
 use crate::state::spec::TargetSpec;
@@ -268,7 +269,7 @@ impl PeerBook {
         }
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             Ok(ip) => Resolution::of_ips(&[ip]),
-            Err(_) => Resolution::NotFound,
+            Err(_) => Resolution::NotFound(NO_SUCH_NAME),
         }
     }
 }
@@ -285,7 +286,7 @@ fn lack_of(resolution: &Resolution) -> Lack {
     match resolution {
         Resolution::Addresses(..) => Lack::NoPeer,
         Resolution::Pending => Lack::Pending,
-        Resolution::NotFound => Lack::NotFound,
+        Resolution::NotFound(_) => Lack::NotFound,
         Resolution::Failed(why) => Lack::Failed(why.clone()),
     }
 }

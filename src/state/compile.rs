@@ -285,6 +285,7 @@ fn upstream(
         hash_on: (wanted == "consistent-hashing").then(|| hash_on(row)),
         host_header: text(row, "host_header").map(Into::into),
         use_srv_name: flag(row, "use_srv_name", false),
+        client_certificate: reference(row, "client_certificate"),
         threshold_percent: checks.get("threshold").and_then(Value::as_f64).unwrap_or(0.0),
         checks: compile_checks(checks, trial_after_ms).map(Arc::new),
     })

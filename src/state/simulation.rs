@@ -110,6 +110,7 @@ impl World {
             slots: 1000,
             hash_on: None,
             host_header: None,
+            client_certificate: None,
             use_srv_name: false,
             threshold_percent: if rng.u8(..4) == 0 { 40.0 } else { 0.0 },
             checks: Some(Arc::new(Self::random_checks(rng))),

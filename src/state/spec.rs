@@ -66,6 +66,8 @@ pub struct UpstreamSpec {
     pub host_header: Option<Box<str>>,
     /// Whether `Host` says the name in the SRV record instead of the target's.
     pub use_srv_name: bool,
+    /// The certificate by which probes over TLS show who asks.
+    pub client_certificate: Option<Uuid>,
     /// Percent of the weight that must be available, and more; 0 to 100.
     pub threshold_percent: f64,
     /// `None`: health checks are off.
@@ -91,6 +93,9 @@ pub struct PluginSpec {
     pub instance: Arc<Instance>,
 }
 
+/// How a report says that a name does not exist.
+pub const NO_SUCH_NAME: &str = "dns server error: 3 name error";
+
 /// What is known of a host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
@@ -98,8 +103,8 @@ pub enum Resolution {
     Pending,
     /// Where it is, in the order received; never empty.
     Addresses(RecordKind, Arc<[Address]>),
-    /// The name does not exist or has no address.
-    NotFound,
+    /// The name does not exist or has no address; in Kong's words (spec/balancer.md section 2).
+    NotFound(&'static str),
     /// No usable answer, with the reason.
     Failed(Arc<str>),
 }
@@ -136,7 +141,7 @@ impl Resolution {
     /// Plain addresses, of the family of the first; none is a name that was not found.
     pub fn of_ips(ips: &[IpAddr]) -> Self {
         match ips.first() {
-            None => Self::NotFound,
+            None => Self::NotFound(NO_SUCH_NAME),
             Some(first) => {
                 let kind = if first.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
                 Self::Addresses(kind, ips.iter().copied().map(Address::from).collect())

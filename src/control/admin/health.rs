@@ -223,7 +223,7 @@ fn dns_of(resolution: &Resolution) -> Arc<str> {
         Resolution::Addresses(RecordKind::Aaaa, _) => "AAAA".into(),
         Resolution::Addresses(RecordKind::Srv, _) => "SRV".into(),
         Resolution::Pending => "dns client error: 100 cache only lookup failed".into(),
-        Resolution::NotFound => "dns server error: 3 name error".into(),
+        Resolution::NotFound(words) => (*words).into(),
         Resolution::Failed(why) => why.clone(),
     }
 }

@@ -14,6 +14,7 @@ use crate::control::names::rules::Rules;
 use crate::control::names::srv;
 use crate::control::names::srv::Service;
 use crate::state::spec::Address;
+use crate::state::spec::NO_SUCH_NAME;
 
 /// An alias of an alias of ... so many are followed.
 const ALIASES_MAX: usize = 8;
@@ -53,7 +54,7 @@ impl Denial {
     /// In Kong's words (spec/balancer.md section 2).
     pub fn words(self) -> &'static str {
         match self {
-            Self::NoSuchName => "dns server error: 3 name error",
+            Self::NoSuchName => NO_SUCH_NAME,
             Self::Empty => "dns client error: 101 empty record received",
         }
     }

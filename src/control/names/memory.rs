@@ -64,7 +64,12 @@ impl Memory {
                 // A later failure must not bring back what was denied.
                 self.last_good = None;
                 self.before.targets.clear();
-                Step { resolution: Resolution::NotFound, problem: words, wait: rules.not_found_ttl, event }
+                Step {
+                    resolution: Resolution::NotFound(denial.words()),
+                    problem: words,
+                    wait: rules.not_found_ttl,
+                    event,
+                }
             }
             Answer::Failed(why) => {
                 let event = self.event(true);
@@ -116,6 +121,7 @@ mod tests {
     use crate::control::names::find::Targets;
     use crate::control::names::rules::Kind;
     use crate::state::spec::Address;
+    use crate::state::spec::NO_SUCH_NAME;
 
     fn rules() -> Rules {
         let flags = [("dns_stale_ttl", "10"), ("dns_not_found_ttl", "30"), ("dns_error_ttl", "2")];
@@ -165,11 +171,12 @@ mod tests {
     #[test]
     fn a_denial_is_believed_when_it_is_repeated_and_final_then() {
         let (no, nothing) = (|| Answer::Nothing(Denial::NoSuchName), Resolution::Failed("timeout".into()));
+        let not_found = Resolution::NotFound(NO_SUCH_NAME);
         assert_eq!(
             weigh([(found(1, 10), 0), (no(), 1), (found(1, 10), 2), (no(), 3), (no(), 5), (failed(), 6)]),
-            [(good(1), 10), (good(1), 2), (good(1), 10), (good(1), 2), (Resolution::NotFound, 30), (nothing, 2)]
+            [(good(1), 10), (good(1), 2), (good(1), 10), (good(1), 2), (not_found.clone(), 30), (nothing, 2)]
         );
-        assert_eq!(weigh([(no(), 0)]), [(Resolution::NotFound, 30)], "nothing is lost by believing it");
+        assert_eq!(weigh([(no(), 0)]), [(not_found.clone(), 30)], "nothing is lost by believing it");
     }
 
     #[test]

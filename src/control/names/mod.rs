@@ -135,14 +135,6 @@ impl Names {
         true
     }
 
-    /// What reports say of a name in use.
-    pub fn told(&self, name: &str) -> Told {
-        if let Some(ip) = literal(name) {
-            return Told { kind: Some(kind_of(ip).word()), problem: None };
-        }
-        self.lock().watched.get(name).map(|entry| entry.told.clone()).unwrap_or_default()
-    }
-
     /// Searches by name since it is in use, for `GET /status/dns`.
     pub fn statistics(&self) -> Map<String, Value> {
         let inner = self.lock();
@@ -187,8 +179,8 @@ impl Names {
             let told = Told { kind: Some(kind_of(ip).word()), problem: None };
             return Some((Resolution::of_ips(&[ip]), told));
         }
-        let problem = Some("there is no name server".to_owned());
-        self.dns.is_none().then_some((Resolution::NotFound, Told { kind: None, problem }))
+        let none = "there is no name server";
+        self.dns.is_none().then_some((Resolution::NotFound(none), Told { kind: None, problem: Some(none.to_owned()) }))
     }
 
     fn watch(self: &Arc<Self>, name: Arc<str>) -> AbortHandle {
@@ -324,7 +316,7 @@ mod tests {
             Resolution::of_ips(&ips)
         };
         assert!(is_same(&of(&[1, 2, 3]), &of(&[3, 1, 2])));
-        for other in [of(&[1, 2]), of(&[1, 2, 4]), Resolution::NotFound] {
+        for other in [of(&[1, 2]), of(&[1, 2, 4]), Resolution::NotFound("")] {
             assert!(!is_same(&of(&[1, 2, 3]), &other), "{other:?}");
         }
     }

@@ -6,7 +6,7 @@
 
 mod one;
 mod schedule;
-mod tls;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -39,9 +39,8 @@ struct Probed {
     under_way: Arc<Mutex<HashSet<Key>>>,
 }
 
-/// Probes all upstreams for as long as it is polled. `trusted` is `lua_ssl_trusted_certificate`.
-pub async fn run(backends: Backends, trusted: Vec<String>) {
-    let trust = Trust::new(&trusted);
+/// Probes all upstreams for as long as it is polled.
+pub async fn run(backends: Backends, trust: Trust) {
     let mut changes = backends.changes();
     let mut probed: HashMap<Uuid, Probed> = HashMap::new();
     let mut ticks = tokio::time::interval(TICK);
@@ -120,9 +119,10 @@ impl Probed {
         let active = &self.checks.active;
         let host = self.set.host_header().unwrap_or(&peer.vitals.host);
         let tls = (active.kind == ProbeKind::Https).then(|| {
-            let config = if active.https_verify_certificate { &trust.verifying } else { &trust.trusting };
+            let shown = self.set.upstream.as_ref().and_then(|spec| spec.client_certificate);
+            let config = trust.config(active.https_verify_certificate, shown);
             let name = active.https_sni.as_deref().unwrap_or_else(|| without_port(host));
-            (config.clone(), name.to_owned())
+            (config, name.to_owned())
         });
         Probe { addr: peer.addr, host: host.to_owned(), tls }
     }
