@@ -145,3 +145,8 @@ pub const FULL_RECORD_ROOM_BYTES: usize = 8 << 10;
 pub const TOLD_MS: u64 = 10_000;
 /// Encoded name and password of a request that are decoded without an allocation.
 pub const BASIC_CREDENTIALS_STACK_BYTES: usize = 512;
+/// Routes that a core hands over at once to an operator who asks why one of them does not match: its requests wait for
+/// some tens of microseconds.
+pub const EXPLAIN_ROUTES_AT_ONCE: usize = 500;
+/// Routes that an explanation names beside the one that matched.
+pub const EXPLAIN_CANDIDATES_MAX: usize = 10;

@@ -188,6 +188,16 @@ impl Balancer {
         {
             return Some(Pick { peer, is_trial: true });
         }
+        self.pick_available(view, ask).map(|peer| Pick { peer, is_trial: false })
+    }
+
+    /// What [`Balancer::pick`] would give if no trial were due: nothing is claimed, so that asking changes nothing but
+    /// `ask.turn`.
+    pub fn foresee(&self, local: &Local, ask: &Ask<'_>) -> Option<&Peer> {
+        self.pick_available(self.view(local), ask)
+    }
+
+    fn pick_available(&self, view: View, ask: &Ask<'_>) -> Option<&Peer> {
         if !self.is_healthy_with(view.available_weight) {
             return None;
         }
@@ -203,7 +213,7 @@ impl Balancer {
         if index.is_none() && self.kind.starts_over && !ask.tried.is_empty() {
             index = pick(&available);
         }
-        Some(Pick { peer: self.peers.get(index?)?, is_trial: false })
+        self.peers.get(index?)
     }
 
     /// A peer that came back a moment ago has nothing in flight, and the lowest of latencies: it would draw every request

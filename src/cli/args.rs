@@ -42,6 +42,8 @@ pub enum Command {
     Stop(Common),
     /// Ask a running node whether it serves; exit code 0 when it does.
     Health(Common),
+    /// Ask a running node what it would do with a request, and why.
+    Explain(ExplainArgs),
     /// Print the version.
     Version {
         /// And what it was built for and runs on.
@@ -65,6 +67,32 @@ pub struct Common {
     /// Say which sources are read.
     #[arg(short, long, aliases = ["v", "vv"])]
     pub verbose: bool,
+}
+
+/// A request to explain.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ExplainArgs {
+    /// Method, such as GET.
+    pub method: String,
+    /// http://host/path?query, or a path alone.
+    pub url: String,
+    /// A header of the request. May be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Address that the request comes from [default: 127.0.0.1].
+    #[arg(long, value_name = "IP")]
+    pub client_ip: Option<String>,
+    /// Server name of the TLS handshake, for https.
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
+    /// The consumer that authentication would find: its username or id.
+    #[arg(long, value_name = "CONSUMER")]
+    pub consumer: Option<String>,
+    /// Print the node's answer as it is.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -133,6 +161,7 @@ mod tests {
             "ringway quit --timeout 5",
             "ringway stop -p /x",
             "ringway health -p /x",
+            "ringway explain GET http://a.test/x -H A:b -H c:d --client-ip 10.0.0.1 -p /x",
             "ringway version -a",
             "ringway version",
         ] {

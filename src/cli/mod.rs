@@ -3,7 +3,9 @@
 //! Always: a failure says what was wrong and what to do next, on standard error.
 
 pub mod account;
+mod admin;
 mod args;
+mod explain;
 mod health;
 pub mod logging;
 mod pid_file;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 use ringway::config::{ConfigError, Loaded, Settings, Warning};
 
-use args::{Args, Command, Common};
+use args::{Args, Command, Common, ExplainArgs};
 use pid_file::PidFile;
 use source::{ConfigSource, SourceError};
 
@@ -35,6 +37,7 @@ pub fn run() -> ExitCode {
         Command::Quit { timeout_s, common } => quit(timeout_s, &common),
         Command::Stop(common) => stop(&common),
         Command::Health(common) => health(&common),
+        Command::Explain(args) => explain(&args),
         Command::Version { all } => {
             print!("{}", args::version(all));
             Ok(())
@@ -144,6 +147,13 @@ fn health(common: &Common) -> Result<(), Failure> {
     let pid = running(&settings.prefix)?;
     let place = health::ask(&settings)?;
     println!("ringway (process {pid}) is healthy: it answers on {place}");
+    Ok(())
+}
+
+fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let settings = settings_for_prefix(&args.common)?;
+    running(&settings.prefix)?;
+    print!("{}", explain::ask(&settings, args)?);
     Ok(())
 }
 

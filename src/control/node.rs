@@ -20,6 +20,8 @@ use crate::control::log_switch::LogSwitch;
 use crate::control::names::Names;
 use crate::control::publish::CoreEnd;
 use crate::metrics::counters::CoreCounters;
+use crate::state::mailbox::Look;
+use crate::state::mailbox::Post;
 
 /// File below the prefix that holds the node's id.
 const ID_FILE: &str = "node_id";
@@ -137,6 +139,10 @@ impl Node for ThisNode {
 
     fn backends(&self) -> Option<&Backends> {
         self.backends.as_ref()
+    }
+
+    fn show(&self, look: Look) -> bool {
+        self.cores.first().is_some_and(|core| core.sender.post(Post::Show(look)))
     }
 
     fn dns_statistics(&self) -> Option<Map<String, Value>> {

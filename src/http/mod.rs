@@ -5,7 +5,7 @@
 //! Never: touches a socket, reads a clock, decides where a request goes, panics on a peer's bytes.
 //! Always: what leaves is written from parsed values; what is doubtful is refused, with a status and a reason.
 //!
-//! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `hop`, `chunked`,
+//! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `upstream_head`, `hop`, `chunked`,
 //! `encode`, `status`, `media`, `reply`.
 
 pub mod chunked;
@@ -24,4 +24,5 @@ pub mod proxy_protocol;
 pub mod reply;
 pub mod status;
 pub mod target;
+pub mod upstream_head;
 pub mod upstream_path;

@@ -56,6 +56,13 @@ pub struct Chain {
     reads_body: bool,
 }
 
+impl Entry {
+    /// Whether some consumer has a configuration of its own.
+    pub fn depends_on_consumer(&self) -> bool {
+        self.consumer_scoped
+    }
+}
+
 /// The turn of one kind.
 pub struct Entry {
     pub kind: KindIdx,

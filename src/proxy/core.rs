@@ -27,14 +27,9 @@ use crate::proxy::spool::SpoolAccount;
 use crate::state::core::CoreState;
 use crate::state::mailbox::Asked;
 use crate::state::mailbox::Outbox;
+use crate::state::request::request_limits;
 use crate::stdx::clock::Clock;
 use crate::stdx::random::Random;
-
-/// Product token in `Server` and `Via`.
-pub const PRODUCT: &str = concat!("ringway/", env!("CARGO_PKG_VERSION"));
-/// What `Via` says of a message received over HTTP/1.1, respectively 1.0.
-pub const VIA_HTTP11: &str = concat!("1.1 ringway/", env!("CARGO_PKG_VERSION"));
-pub const VIA_HTTP10: &str = concat!("1 ringway/", env!("CARGO_PKG_VERSION"));
 
 /// Settings, with what requests need of them worked out.
 pub struct Rules {
@@ -48,12 +43,7 @@ pub struct Rules {
 impl Rules {
     /// Derives the rules.
     pub fn new(settings: Arc<Settings>) -> Self {
-        let request_limits = HeadLimits {
-            line_bytes_max: settings.client_request_line_bytes_max as usize,
-            field_bytes_max: (settings.client_head_bytes_max as usize).min(HeadLimits::REQUEST.field_bytes_max),
-            head_bytes_max: settings.client_head_bytes_max as usize,
-            fields_max: settings.client_head_fields_max as usize,
-        };
+        let request_limits = request_limits(&settings);
         let upstream_head = settings.upstream_head_bytes_max as usize;
         let response_limits = HeadLimits {
             line_bytes_max: upstream_head,

@@ -8,10 +8,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::balancer::Tried;
-use crate::config::RealIpSource;
 use crate::config::port_seen;
 use crate::http::encode::request_id;
-use crate::http::fields::Fields;
 use crate::http::fields::Span;
 use crate::http::framing;
 use crate::http::head::Method;
@@ -19,11 +17,7 @@ use crate::http::head::RequestHead;
 use crate::http::head::ResponseHead;
 use crate::http::head::Version;
 use crate::http::hop;
-use crate::http::host::host_of;
 use crate::http::known::Known;
-use crate::http::target::Form;
-use crate::http::target::normalize_path;
-use crate::http::target::split_target;
 use crate::limits;
 use crate::metrics::full_record::Try;
 use crate::plugins::Verdict;
@@ -42,14 +36,18 @@ use crate::proxy::core::Rules;
 use crate::proxy::fault::Fault;
 use crate::router::Hit;
 use crate::router::Query;
+use crate::router::gates;
 use crate::router::gates::Arrival;
 use crate::router::gates::Gate;
 use crate::router::gates::Gates;
 use crate::router::gates::write_https_location;
-use crate::router::matcher::HeaderSource;
-use crate::router::matcher::header_name_matches;
 use crate::state::core::Links;
 use crate::state::core::Route;
+use crate::state::request::HeadFields;
+use crate::state::request::NO_ROUTE;
+use crate::state::request::NO_SERVICE;
+use crate::state::request::client_of;
+use crate::state::request::read_aim;
 
 /// The working memory of one request. Lent by the core, so that idle connections own none.
 #[derive(Default)]
@@ -230,7 +228,7 @@ impl Job<'_> {
             return Err(Fault::Reply);
         }
         let Some(service) = links.service.clone() else {
-            self.x.reply.gateway(503, "no Service found with those values");
+            self.x.reply.gateway(503, NO_SERVICE);
             return Err(Fault::Reply);
         };
         self.forward(&service).await
@@ -254,34 +252,16 @@ impl Job<'_> {
             x.keep = false;
             return Err(Fault::refused(405));
         }
-        let target = split_target(x.head.target.of(src), x.head.method).map_err(|bad| Fault::refused(bad.status()))?;
-        if !matches!(target.form, Form::Origin | Form::Absolute) {
-            return Err(Fault::refused(400));
-        }
-        let host = host_of(&x.head, src, &target).map_err(|bad| Fault::refused(bad.status()))?;
-        x.raw_path = span_in(src, target.path);
-        x.query = target.query.map(|query| span_in(src, query));
-        if let Some(host) = host {
-            x.host = Some(span_in(src, host.text));
-            x.host_name = span_in(src, host.name);
-        }
-        let normal = normalize_path(target.path, &mut x.path).map_err(|bad| Fault::refused(bad.status()))?;
-        if std::ptr::eq(normal, target.path) {
-            x.path.clear();
-            x.path.extend_from_slice(target.path);
-        }
+        let aim = read_aim(&x.head, src, &mut x.path).map_err(|bad| Fault::refused(bad.status))?;
+        (x.raw_path, x.query, x.host, x.host_name) = (aim.raw_path, aim.query, aim.host, aim.host_name);
         if x.body.declared_length().is_some_and(|n| self.rules.exceeds_body_limit(n)) {
             return Err(Fault::refused(413));
         }
         x.accepts_trailers = hop::accepts_trailers(&x.head.fields, src);
         x.opens_websocket = hop::opens_websocket(&x.head, src);
         let peer = self.client.facts.peer.ip();
-        x.trusted = settings.trusted_ips.contains(Some(peer));
-        x.client_ip = Some(match &settings.real_ip_header {
-            _ if !x.trusted => peer,
-            RealIpSource::ProxyProtocol => self.client.preface_ip.unwrap_or(peer),
-            RealIpSource::Header(name) => real_ip(&x.head.fields, src, name, peer, self.rules),
-        });
+        let (client_ip, trusted) = client_of(settings, &x.head.fields, src, peer, self.client.preface_ip);
+        (x.client_ip, x.trusted) = (Some(client_ip), trusted);
         let max_forwards = if x.head.method == Method::Options { hop::max_forwards(&x.head, src) } else { None };
         match max_forwards {
             Some(0) => {
@@ -322,7 +302,7 @@ impl Job<'_> {
         };
         let Some((route, hit)) = state.find(&query) else {
             x.links = Some(state.links_unmatched());
-            x.reply.gateway(404, "no Route matched with those values");
+            x.reply.gateway(404, NO_ROUTE);
             drop(state);
             self.collect_global();
             return Err(Fault::Reply);
@@ -350,7 +330,7 @@ impl Job<'_> {
         match gates.check(arrival) {
             Gate::Open => return Ok(()),
             Gate::UseHttps => {
-                x.reply.gateway(426, "Please use HTTPS protocol");
+                x.reply.gateway(426, gates::USE_HTTPS);
                 x.reply.fields.set(Known::Upgrade, b"TLS/1.2, HTTP/1.1");
             }
             Gate::RedirectToHttps(status) => {
@@ -360,9 +340,9 @@ impl Job<'_> {
                 x.reply.empty(status);
                 x.reply.fields.set(Known::Location, &location);
             }
-            Gate::NotGrpc => x.reply.gateway(415, "Non-gRPC request matched gRPC route"),
+            Gate::NotGrpc => x.reply.gateway(415, gates::NOT_GRPC),
             Gate::UseHttp2 | Gate::GrpcNeedsTls => {
-                x.reply.gateway(426, "Please use HTTP2 protocol");
+                x.reply.gateway(426, gates::USE_HTTP2);
                 x.reply.fields.set(Known::Upgrade, b"HTTP/2");
             }
         }
@@ -408,31 +388,6 @@ impl Rules {
     }
 }
 
-/// Request headers as the router asks for them.
-struct HeadFields<'a> {
-    fields: &'a Fields,
-    src: &'a [u8],
-}
-
-impl HeaderSource for HeadFields<'_> {
-    fn for_each(&self, name: &str, f: &mut dyn FnMut(&[u8]) -> bool) {
-        for field in self.fields.iter(self.src) {
-            if header_name_matches(name, field.name) && f(field.value) {
-                return;
-            }
-        }
-    }
-}
-
-/// Where a piece of the buffer lies in it.
-fn span_in(src: &[u8], piece: &[u8]) -> Span {
-    match (piece.as_ptr() as usize).checked_sub(src.as_ptr() as usize) {
-        Some(start) if start + piece.len() <= src.len() => Span::new(start, piece.len()),
-        // A constant such as the `/` of an absolute target without a path.
-        _ => Span::EMPTY,
-    }
-}
-
 /// Decimal digits of a number.
 pub fn decimal(value: u64, text: &mut [u8; 20]) -> &[u8] {
     let (mut rest, mut at) = (value, text.len());
@@ -446,57 +401,14 @@ pub fn decimal(value: u64, text: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// The client's address as a trusted peer tells it (spec/proxying.md section 4.1).
-fn real_ip(fields: &Fields, src: &[u8], name: &str, peer: IpAddr, rules: &Rules) -> IpAddr {
-    let Some(text) = fields.values_by_name(src, name.as_bytes()).last() else { return peer };
-    let mut found = peer;
-    for word in text.rsplit(|byte| *byte == b',') {
-        let Some(ip) = std::str::from_utf8(word.trim_ascii()).ok().and_then(ip_of) else { break };
-        found = ip;
-        if !rules.settings.real_ip_recursive || !rules.settings.trusted_ips.contains(Some(ip)) {
-            break;
-        }
-    }
-    found
-}
-
-/// An address as forwarding headers carry it: with brackets and a port, or without.
-fn ip_of(word: &str) -> Option<IpAddr> {
-    let bare = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')).unwrap_or(word);
-    bare.parse().ok().or_else(|| word.parse::<SocketAddr>().ok().map(|addr| addr.ip()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_may_come_with_a_port() {
-        for (word, want) in [
-            ("10.0.0.1", Some("10.0.0.1")),
-            ("10.0.0.1:80", Some("10.0.0.1")),
-            ("::1", Some("::1")),
-            ("[::1]", Some("::1")),
-            ("[::1]:80", Some("::1")),
-            ("unix:", None),
-            ("", None),
-            ("10.0.0.1:x", None),
-        ] {
-            assert_eq!(ip_of(word), want.map(|ip| ip.parse().unwrap()), "{word}");
-        }
-    }
 
     #[test]
     fn numbers_are_written_in_decimal() {
         let mut text = [0; 20];
         assert_eq!(decimal(0, &mut text), b"0");
         assert_eq!(decimal(u64::MAX, &mut text), b"18446744073709551615");
-    }
-
-    #[test]
-    fn a_span_is_found_in_its_buffer_and_nowhere_else() {
-        let src = b"GET /x HTTP/1.1".as_slice();
-        assert_eq!(span_in(src, &src[4..6]), Span::new(4, 2));
-        assert_eq!(span_in(src, b"elsewhere"), Span::EMPTY);
     }
 }

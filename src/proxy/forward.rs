@@ -10,6 +10,7 @@ use crate::balancer::Measures;
 use crate::balancer::Peer;
 use crate::balancer::Pick;
 use crate::balancer::checks::Seen;
+use crate::balancer::hash_on::HashOn;
 use crate::balancer::vitals::Now;
 use crate::metrics::full_record::Try;
 use crate::proxy::dial::dial;
@@ -19,8 +20,10 @@ use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
 use crate::proxy::pool::UpstreamConn;
 use crate::state::core::Service;
+use crate::state::hashing::Hashable;
 use crate::state::peers::CorePeers;
 use crate::state::peers::Lack;
+use crate::stdx::random::Random;
 
 /// Why one try did not end with an answer sent.
 pub enum Failure {
@@ -43,6 +46,22 @@ impl From<Fault> for Failure {
 }
 
 impl Exchange {
+    /// Where on a continuum the request belongs.
+    fn hash(&mut self, on: &HashOn, src: &[u8], random: &Random) -> u32 {
+        let original = self.query.map_or(&[][..], |span| span.of(src));
+        let hashable = Hashable {
+            identity: &self.identity,
+            client_ip: self.client_ip,
+            fields: &self.head.fields,
+            src,
+            path: &self.path,
+            query: self.query_edit.as_deref().unwrap_or(original),
+            route: self.route.as_deref().map(|route| &*route.spec).zip(self.hit.as_ref()),
+            random,
+        };
+        hashable.hash(on, &mut self.hash_text, &mut self.hash_cookie)
+    }
+
     fn begin_try(&mut self, addr: SocketAddr, started_unix_us: u64, chosen_us: u64) {
         self.tries.push(Try { addr, started_unix_us, chosen_us, took_us: 0, status: 0, failed: false });
     }
@@ -72,7 +91,7 @@ impl Job<'_> {
         }
         self.x.balanced = true;
         let peers = self.peers(service).await?;
-        let hash = peers.set.hash_on().map_or(0, |on| self.hash(on));
+        let hash = peers.set.hash_on().map_or(0, |on| self.x.hash(on, self.client.buf.bytes(), &self.core.random));
         let may_repeat = self.x.head.method.may_repeat();
         let mut tries_left = service.spec.retries;
         loop {
@@ -173,14 +192,8 @@ impl Job<'_> {
         if !self.x.tried.is_empty() {
             return Fault::Upstream { status: if *lack == Lack::NoPeer { 503 } else { 500 } };
         }
-        let reply = &mut self.x.reply;
-        let resolve = |why: &str| format!("failed the initial dns/balancer resolve for '{host}' with: {why}");
-        match lack {
-            Lack::NoPeer => reply.gateway(503, "failure to get a peer from the ring-balancer"),
-            Lack::NotFound => reply.gateway(503, "name resolution failed"),
-            Lack::Pending => reply.gateway(500, &resolve("timeout")),
-            Lack::Failed(why) => reply.gateway(500, &resolve(why)),
-        }
+        let (status, message) = lack.answer(host);
+        self.x.reply.gateway(status, &message);
         Fault::Reply
     }
 

@@ -4,6 +4,7 @@
 
 use crate::http::head::Version;
 use crate::http::known::Known;
+use crate::http::upstream_path::build_upstream_path;
 use crate::metrics::full_record::Figures;
 use crate::metrics::full_record::Shipment;
 use crate::metrics::full_record::Writer;
@@ -92,7 +93,7 @@ impl Job<'_> {
             writer.text(x.head.target.of(src));
             writer.written(|out| {
                 if let Some(service) = service {
-                    x.push_target(src, &service.spec, out);
+                    build_upstream_path(&x.upstream_path(src, &service.spec), out);
                 }
             });
             writer.text(&x.sent_head);

@@ -20,7 +20,6 @@ pub mod fault;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-pub mod hashing;
 pub mod io;
 pub mod listener;
 pub mod log;

@@ -22,17 +22,17 @@ use crate::http::media::CHARSET_ROOM_BYTES;
 use crate::http::media::with_charset;
 use crate::http::parse::Progress;
 use crate::http::parse::parse_response;
+use crate::http::upstream_head::PRODUCT;
+use crate::http::upstream_head::VIA_HTTP11;
+use crate::http::upstream_head::push_list_field;
 use crate::limits;
 use crate::plugins::view::BodyUse;
 use crate::proxy::buffers::Buf;
-use crate::proxy::core::PRODUCT;
-use crate::proxy::core::VIA_HTTP11;
 use crate::proxy::dial::listen;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
 use crate::proxy::forward::Failure;
-use crate::proxy::hashing::set_hash_cookie;
 use crate::proxy::io::ReadDone;
 use crate::proxy::pool::UpstreamConn;
 use crate::proxy::relay::Encoding;
@@ -41,6 +41,7 @@ use crate::proxy::reply::Connection;
 use crate::proxy::reply::push_latencies;
 use crate::state::core::Links;
 use crate::state::core::Route;
+use crate::state::hashing::set_hash_cookie;
 use crate::state::spec::ServiceSpec;
 
 impl Job<'_> {
@@ -294,12 +295,7 @@ impl Job<'_> {
             push_field(out, b"Server", PRODUCT.as_bytes());
         }
         if headers.via {
-            crate::proxy::request_head::push_list_field(
-                out,
-                b"Via",
-                fields.get(src, Known::Via),
-                VIA_HTTP11.as_bytes(),
-            );
+            push_list_field(out, b"Via", fields.get(src, Known::Via), VIA_HTTP11.as_bytes());
         }
         if headers.request_id {
             push_field(out, b"X-Kong-Request-Id", &x.request_id);

@@ -6,6 +6,8 @@ use std::io;
 use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsRawFd;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use crate::proxy::io::shutdown;
 use crate::proxy::spool::SpoolAccount;
 use crate::state::core::CoreState;
 use crate::state::delta::Delta;
+use crate::state::mailbox::Look;
 use crate::state::mailbox::Mailbox;
 use crate::state::mailbox::Outbox;
 use crate::state::mailbox::Post;
@@ -203,9 +206,18 @@ fn take(core: &Core, post: Post) {
             core.wake_name_waiters();
         }
         Post::Ejected(addr) => core.pool.close(addr),
+        Post::Show(look) => show(core, &look),
         Post::Settings(settings) => core.set_rules(settings),
         Post::Answer(ticket, answer) => core.asks.answered(ticket, answer),
         Post::Drain | Post::Stop => {}
+    }
+}
+
+/// A panic here is an operator's question unanswered, and no more.
+fn show(core: &Core, look: &Look) {
+    let rules = core.rules();
+    if catch_unwind(AssertUnwindSafe(|| look(&core.state.borrow(), &rules.settings))).is_err() {
+        core.counters.panics.add();
     }
 }
 

@@ -48,6 +48,11 @@ pub enum Gate {
     GrpcNeedsTls,
 }
 
+/// What is said with [`Gate::UseHttps`], [`Gate::NotGrpc`], [`Gate::UseHttp2`].
+pub const USE_HTTPS: &str = "Please use HTTPS protocol";
+pub const NOT_GRPC: &str = "Non-gRPC request matched gRPC route";
+pub const USE_HTTP2: &str = "Please use HTTP2 protocol";
+
 impl Gates {
     /// `protocols` as the operator named them; those of the stream router demand nothing here.
     /// `redirect_status` other than 301, 302, 307 and 308 means 426.

@@ -57,6 +57,17 @@ impl HostPattern {
         Ok(Self { text: text.as_bytes().into(), name, port })
     }
 
+    /// Whether a request to this name and port is meant; for operators, requests are led by [`Hosts`].
+    pub fn takes(&self, host: &[u8], port: u32, empty_star: bool) -> bool {
+        let something = |text: &[u8]| empty_star || host.len() > text.len();
+        let name = match &self.name {
+            HostName::Exact(name) => **name == *host,
+            HostName::Suffix(text) => host.ends_with(text) && something(text),
+            HostName::Prefix(text) => host.starts_with(text) && something(text),
+        };
+        name && self.port.is_none_or(|wanted| u32::from(wanted) == port)
+    }
+
     pub fn is_plain(&self) -> bool {
         matches!(self.name, HostName::Exact(_))
     }

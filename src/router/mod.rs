@@ -5,13 +5,14 @@
 mod category;
 pub mod compile;
 mod entry;
+pub mod examine;
 pub mod expressions;
 pub mod gates;
 mod hosts;
 pub mod matcher;
 pub mod net;
 mod pattern;
-mod priority;
+pub mod priority;
 #[cfg(test)]
 mod recorded;
 mod search;

@@ -42,12 +42,22 @@ impl NetRule {
 
     /// `port`: of the Host header, else of the listener.
     pub fn accepts(&self, query: &Query<'_>, port: u32) -> bool {
-        let protocol = if query.https { self.tls } else { self.plain };
-        let any = |list: &[Endpoint], ip: IpAddr, port: u32| {
-            list.is_empty() || list.iter().any(|endpoint| endpoint.matches(ip, port))
-        };
-        protocol
-            && any(&self.sources, query.source.ip(), u32::from(query.source.port()))
-            && any(&self.destinations, query.destination, port)
+        self.takes_protocol(query) && self.takes_source(query) && self.takes_destination(query, port)
     }
+
+    pub fn takes_protocol(&self, query: &Query<'_>) -> bool {
+        if query.https { self.tls } else { self.plain }
+    }
+
+    pub fn takes_source(&self, query: &Query<'_>) -> bool {
+        any(&self.sources, query.source.ip(), u32::from(query.source.port()))
+    }
+
+    pub fn takes_destination(&self, query: &Query<'_>, port: u32) -> bool {
+        any(&self.destinations, query.destination, port)
+    }
+}
+
+fn any(list: &[Endpoint], ip: IpAddr, port: u32) -> bool {
+    list.is_empty() || list.iter().any(|endpoint| endpoint.matches(ip, port))
 }

@@ -4,6 +4,9 @@
 //!
 //! Another flavour is another way to make a [`Rank`]: the index only ever compares ranks.
 
+use std::cmp::Ordering;
+use std::cmp::Reverse;
+
 use uuid::Uuid;
 
 /// Greater is tried first.
@@ -43,6 +46,73 @@ impl Rank {
         rank.id.copy_within(..10, 6);
         rank.id[..6].copy_from_slice(&(!created_at_s).to_be_bytes()[2..]);
         rank
+    }
+}
+
+/// The place of a matcher among all others, for operators.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    pub(super) category: Option<u8>,
+    pub(super) rank: Rank,
+}
+
+impl Standing {
+    /// What decides, in that order, with its value; after these the age in the flavour `traditional`, then the id.
+    pub fn criteria(&self) -> Vec<(&'static str, i64)> {
+        let word = self.rank.word;
+        let bits = |shift: u32, count: u32| ((word >> shift) & ((1 << count) - 1)) as i64;
+        if let Some(category) = self.category {
+            let is_regex = bits(61, 1) == 1;
+            let low = match is_regex {
+                true => ("regex_priority", bits(0, 53) - CATEGORY_PRIORITY_MAX - 1),
+                false => ("path_bytes", bits(0, 53)),
+            };
+            return vec![
+                ("attributes", i64::from(category.count_ones())),
+                ("category", i64::from(category)),
+                ("wildcard_host_with_port", bits(63, 1)),
+                ("plain_hosts", bits(62, 1)),
+                ("regex_path", i64::from(is_regex)),
+                ("header_names", bits(53, 8)),
+                low,
+            ];
+        }
+        if word >= EXPRESSION_WORD {
+            return vec![("expression", 1), ("priority", (word & EXPRESSION_PRIORITY_MAX) as i64)];
+        }
+        vec![
+            ("attributes", bits(ATTRIBUTES_SHIFT, 3)),
+            ("plain_hosts", bits(60, 1)),
+            ("header_names", bits(HEADER_NAMES_SHIFT, 8)),
+            ("regex_path", bits(51, 1)),
+            ("regex_priority", bits(REGEX_PRIORITY_SHIFT, 32)),
+            ("path_bytes", bits(0, REGEX_PRIORITY_SHIFT)),
+        ]
+    }
+
+    /// The criterion by which this one comes before the other; `None`: it does not.
+    pub fn leads_by(&self, other: &Self) -> Option<&'static str> {
+        let (mine, theirs) = (self.criteria(), other.criteria());
+        for ((name, value), (other_name, other_value)) in mine.iter().zip(&theirs) {
+            match (name == other_name, value.cmp(other_value)) {
+                (true, Ordering::Equal) => {}
+                (true, Ordering::Greater) => return Some(name),
+                (true, Ordering::Less) => return None,
+                // Expressions stand above attributes.
+                (false, _) => return (*name == "expression").then_some("expression"),
+            }
+        }
+        let decides = match self.category.is_some() && self.rank.id[..6] != other.rank.id[..6] {
+            true => "created_at",
+            false => "id",
+        };
+        (self.rank.id > other.rank.id).then_some(decides)
+    }
+
+    /// A key by which those tried first come first.
+    pub fn order(&self) -> impl Ord + use<> {
+        let category = self.category.unwrap_or(0);
+        Reverse((category.count_ones(), category, self.rank))
     }
 }
 
@@ -108,10 +178,13 @@ pub(super) struct CategoryWeights {
     pub path: PathWeight,
 }
 
+/// The greatest `regex_priority` that counts in the flavour `traditional`; the least is one further on the other side.
+const CATEGORY_PRIORITY_MAX: i64 = (1 << 32) - 1;
+
 impl CategoryWeights {
     /// Bits 63 to 61 the three kinds, 60 to 53 header names, 32 to 0 regex priority or path length.
     fn word(&self) -> u64 {
-        const PRIORITY_MAX: i64 = (1 << 32) - 1;
+        const PRIORITY_MAX: i64 = CATEGORY_PRIORITY_MAX;
         let regex = matches!(self.path, PathWeight::Regex(_));
         let kinds = u64::from(self.wildcard_port) << 2 | u64::from(self.plain_hosts) << 1 | u64::from(regex);
         let low = match self.path {
@@ -200,6 +273,32 @@ mod tests {
         let weights = CategoryWeights::default();
         assert!(Rank::of_age(&weights, 1, Uuid::max()) > Rank::of_age(&weights, 1, Uuid::nil()));
         assert!(Rank::of_age(&weights, 0, Uuid::nil()) > Rank::of_age(&weights, 1 << 40, Uuid::max()));
+    }
+
+    #[test]
+    fn a_standing_says_what_decides() {
+        let flat = |word, id| Standing { category: None, rank: Rank::new(word, Uuid::from_u128(id)) };
+        let regex = flat(word(2, true, 3, PathWeight::Regex(9)), 1);
+        let value = |standing: &Standing, wanted: &str| {
+            standing.criteria().into_iter().find(|(name, _)| *name == wanted).map(|(_, value)| value)
+        };
+        let all = ["attributes", "plain_hosts", "header_names", "regex_path", "regex_priority", "path_bytes"];
+        assert_eq!(all.map(|name| value(&regex, name)), [2, 1, 3, 1, 9, 0].map(Some));
+        let plain = flat(word(2, true, 3, PathWeight::Plain(7)), 1);
+        assert_eq!((regex.leads_by(&plain), plain.leads_by(&regex)), (Some("regex_path"), None));
+        assert_eq!(flat(5, 2).leads_by(&flat(5, 1)), Some("id"));
+        let expression = Standing { category: None, rank: Rank::of_expression(4, Uuid::nil()) };
+        assert_eq!((expression.leads_by(&regex), regex.leads_by(&expression)), (Some("expression"), None));
+        assert_eq!(value(&expression, "priority"), Some(4));
+        let aged = |category, priority, created_at_s| {
+            let weights = CategoryWeights { path: PathWeight::Regex(priority), ..CategoryWeights::default() };
+            Standing { category: Some(category), rank: Rank::of_age(&weights, created_at_s, Uuid::nil()) }
+        };
+        assert_eq!(aged(0x50, -3, 1).leads_by(&aged(0x10, 9, 1)), Some("attributes"));
+        assert_eq!(aged(0x50, 0, 1).leads_by(&aged(0x30, 0, 1)), Some("category"));
+        assert_eq!(aged(0x50, 1, 9).leads_by(&aged(0x50, -1, 1)), Some("regex_priority"));
+        assert_eq!(aged(0x50, 0, 1).leads_by(&aged(0x50, 0, 9)), Some("created_at"));
+        assert_eq!(value(&aged(0x50, -3, 1), "regex_priority"), Some(-3));
     }
 
     #[test]

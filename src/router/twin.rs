@@ -36,7 +36,11 @@ pub(super) struct Request {
 
 impl Request {
     pub fn find_in(&self, router: &Router) -> Option<Hit> {
-        router.find(&Query {
+        router.find(&self.query())
+    }
+
+    pub fn query(&self) -> Query<'_> {
+        Query {
             method: self.method.as_bytes(),
             host: self.host.as_bytes(),
             path: self.path.as_bytes(),
@@ -47,7 +51,7 @@ impl Request {
             source: self.source,
             destination: self.destination,
             headers: &self.headers,
-        })
+        }
     }
 }
 

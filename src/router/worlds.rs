@@ -16,6 +16,7 @@ use crate::router::RouteKey;
 use crate::router::Router;
 use crate::router::compile::Rules;
 use crate::router::compile::compile;
+use crate::router::examine::examine;
 use crate::router::matcher::Compiled;
 use crate::router::net::Endpoint;
 use crate::router::twin::Headers;
@@ -302,6 +303,39 @@ fn changes_in_place_leave_what_a_fresh_build_gives() {
             router.remove(RouteKey(index as u32));
         }
         assert!(router.is_empty() && router.same_as(&Router::new()), "RINGWAY_SEED={seed} {flavor:?}");
+    }
+}
+
+/// Alone in a router a route is found exactly when no condition fails. (In the flavour `traditional` a route may be
+/// passed over although none does: the search wants at least one attribute that it has an index of.)
+#[test]
+fn a_route_that_fails_no_condition_is_one_that_is_found() {
+    for flavor in FLAVORS {
+        let mut found = [0; 2];
+        for seed in seeds(60) {
+            let mut rng = Rng::with_seed(seed);
+            for _ in 0..20 {
+                let route = random_route(&mut rng, flavor);
+                let router = build(flavor, [(RouteKey(0), &route)]);
+                let compiled = compiled(flavor, &route);
+                for _ in 0..20 {
+                    let request = random_request(&mut rng);
+                    let hit = request.find_in(&router);
+                    let examined = examine(&compiled, &request.query());
+                    let place = format!("RINGWAY_SEED={seed} {flavor:?} {:?} {request:?}: {examined:?}", route.rules);
+                    if flavor == RouterFlavor::Traditional {
+                        assert!(hit.is_none() || examined.failed.is_empty(), "{place}");
+                    } else {
+                        assert_eq!(hit.is_some(), examined.failed.is_empty(), "{place}");
+                    }
+                    if let Some(hit) = hit {
+                        assert_eq!(hit.path, examined.path, "{place}");
+                    }
+                    found[usize::from(hit.is_some())] += 1;
+                }
+            }
+        }
+        assert!(found.iter().all(|count| *count > 100), "{found:?}");
     }
 }
 

@@ -92,6 +92,19 @@ impl CoreState {
         Some((self.routes.get(hit.route.0 as usize)?.clone(), hit))
     }
 
+    /// Routes with whether requests may find them (not those of a disabled service): some from a position on, and the
+    /// position at which to go on. For operators, who ask piece by piece so that requests need not wait.
+    pub fn routes_from(&self, position: usize, count: usize) -> (Vec<(Arc<RouteSpec>, bool)>, Option<usize>) {
+        let end = position.saturating_add(count).min(self.routes.capacity());
+        let listed = |spec: &RouteSpec| {
+            let service = spec.service.and_then(|id| self.services.get(&id));
+            service.is_none_or(|service| service.spec.enabled)
+        };
+        let found = (position..end).filter_map(|at| self.routes.get(at));
+        let found = found.map(|route| (route.spec.clone(), listed(&route.spec))).collect();
+        (found, (end < self.routes.capacity()).then_some(end))
+    }
+
     /// What a route leads to.
     pub fn links(&self, route: &Route) -> Rc<Links> {
         let mut kept = route.links.borrow_mut();

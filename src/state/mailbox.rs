@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::limits;
 use crate::plugins::ask::Answer;
 use crate::plugins::ask::Question;
+use crate::state::core::CoreState;
 use crate::state::delta::Delta;
 use crate::state::delta::PeersUpdate;
 
@@ -26,6 +27,8 @@ pub enum Post {
     Peers(Arc<Vec<PeersUpdate>>),
     /// Requests no longer go to this address: its health checks failed.
     Ejected(SocketAddr),
+    /// Let this look at the state and the settings in force, between two requests; it must be quick.
+    Show(Look),
     /// Settings that a reload may change.
     Settings(Arc<Settings>),
     /// The answer to a question of this core; of no interest any more if nobody waits under that ticket.
@@ -35,6 +38,9 @@ pub enum Post {
     /// End at once.
     Stop,
 }
+
+/// A question of the control plane; it answers by itself.
+pub type Look = Arc<dyn Fn(&CoreState, &Settings) + Send + Sync>;
 
 /// Who waits for an answer on a core. Never used twice, so that a late answer reaches nobody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

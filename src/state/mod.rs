@@ -9,8 +9,11 @@ pub mod compile;
 mod compile_checks;
 pub mod core;
 pub mod delta;
+pub mod explain;
+pub mod hashing;
 pub mod mailbox;
 pub mod peers;
+pub mod request;
 pub mod spec;
 
 mod compile_people;

@@ -49,6 +49,19 @@ pub enum Lack {
     Failed(Arc<str>),
 }
 
+impl Lack {
+    /// The status and what is said with it (spec/balancer.md section 2); `host` is the service's.
+    pub fn answer(&self, host: &str) -> (u16, String) {
+        let resolve = |why: &str| format!("failed the initial dns/balancer resolve for '{host}' with: {why}");
+        match self {
+            Self::NoPeer => (503, "failure to get a peer from the ring-balancer".to_owned()),
+            Self::NotFound => (503, "name resolution failed".to_owned()),
+            Self::Pending => (500, resolve("timeout")),
+            Self::Failed(why) => (500, resolve(why)),
+        }
+    }
+}
+
 impl PeerSet {
     /// All peers, those without weight included.
     pub fn peers(&self) -> &[Peer] {
@@ -86,6 +99,11 @@ impl CorePeers {
     /// The core's count of picks.
     pub fn turn(&self) -> &Rc<Cell<u64>> {
         &self.local.turn
+    }
+
+    /// The peer that [`CorePeers::pick`] would give, but for trials of ejected ones.
+    pub fn foresee(&self, ask: &Ask<'_>) -> Result<&Peer, &Lack> {
+        self.set.balancer.foresee(&self.local, ask).ok_or(&self.set.lack)
     }
 
     /// The peer for the next try of a request.

@@ -10,6 +10,7 @@ mod bodies;
 mod broken_upstreams;
 mod departures;
 mod dnsmasq;
+mod explain;
 mod faults;
 mod forwarding;
 mod golden;

@@ -13,6 +13,8 @@ pub mod declare_report;
 pub mod decode;
 mod deed;
 pub mod document;
+mod explain;
+mod explained;
 pub mod form;
 mod health;
 pub mod page;
@@ -55,6 +57,7 @@ use crate::control::store::Store;
 use crate::entity::Entity;
 use crate::entity::PluginSchema;
 use crate::entity::vault;
+use crate::state::mailbox::Look;
 use hyper::HeaderMap;
 use hyper::Method;
 use hyper::StatusCode;
@@ -83,6 +86,10 @@ pub trait Node: Send + Sync + 'static {
     /// Searches by host name; `None` with the DNS client that keeps none.
     fn dns_statistics(&self) -> Option<Map<String, Value>> {
         None
+    }
+    /// Lets something look at the state of one core; `false`: there is none.
+    fn show(&self, _look: Look) -> bool {
+        false
     }
     /// Resident memory of the process.
     fn memory_bytes(&self) -> u64;
@@ -325,6 +332,7 @@ impl<P: Publish> Admin<P> {
             Endpoint::Cache | Endpoint::CacheKey => cache(&call),
             Endpoint::LogLevel => Ok(self.log_level()),
             Endpoint::SetLogLevel => self.set_log_level(&call),
+            Endpoint::Explain => self.explain(&call).await,
             Endpoint::EnabledPlugins => Ok(self.enabled_plugins()),
             Endpoint::EntitySchema => self.entity_schema(&call),
             Endpoint::EntityValidate => self.validate_entity(call),

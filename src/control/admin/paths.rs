@@ -22,6 +22,7 @@ pub enum Endpoint {
     CacheKey,
     LogLevel,
     SetLogLevel,
+    Explain,
     EnabledPlugins,
     EntitySchema,
     EntityValidate,
@@ -81,6 +82,7 @@ const SPECIAL: &[(&str, Endpoint)] = &[
     ("/debug/node/log-level", Endpoint::LogLevel),
     ("/debug/node/log-level/{log_level}", Endpoint::SetLogLevel),
     ("/debug/cluster/log-level/{log_level}", Endpoint::SetLogLevel),
+    ("/explain", Endpoint::Explain),
     ("/plugins/enabled", Endpoint::EnabledPlugins),
     ("/plugins/schema/{name}", Endpoint::PluginConfigSchema),
     ("/schemas/{name}", Endpoint::EntitySchema),
@@ -169,7 +171,9 @@ impl Endpoint {
             | Endpoint::Tags
             | Endpoint::Config => COLLECTION,
             Endpoint::Row(_) | Endpoint::Child(_) | Endpoint::Parent(_) | Endpoint::Target(_) => ROW,
-            Endpoint::EntityValidate | Endpoint::PluginValidate | Endpoint::VaultValidate => &["POST"],
+            Endpoint::Explain | Endpoint::EntityValidate | Endpoint::PluginValidate | Endpoint::VaultValidate => {
+                &["POST"]
+            }
             Endpoint::Tag | Endpoint::CacheKey => &["DELETE", "GET"],
             Endpoint::Cache => &["DELETE"],
             Endpoint::TargetHealth(..) => &["PUT"],
@@ -202,7 +206,7 @@ impl Paths {
                     paths.push(path(format!("{row}/{}", reference.field), endpoint));
                 }
             }
-            for child in ENTITIES.iter().filter(present).filter(|child| !child.segment.is_empty()) {
+            for child in entities.iter().filter(present).filter(|child| !child.segment.is_empty()) {
                 for reference in child.references().filter(|reference| reference.entity == entity.name) {
                     let link = Link { parent: entity, child, field: reference.field };
                     paths.extend(nested(&row, link));

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::net::IpAddr;
 
 use crate::balancer::hash_on::HashInput;
 use crate::balancer::hash_on::HashOn;
@@ -12,47 +13,58 @@ use crate::http::fields::Fields;
 use crate::http::fields::trim_ows;
 use crate::http::known::Known;
 use crate::plugins::query;
-use crate::proxy::exchange::Job;
+use crate::plugins::view::Identity;
+use crate::router::Hit;
+use crate::state::spec::RouteSpec;
+use crate::stdx::random::Random;
 
-impl Job<'_> {
+/// What of a request may be hashed.
+pub struct Hashable<'a> {
+    pub identity: &'a Identity,
+    pub client_ip: Option<IpAddr>,
+    pub fields: &'a Fields,
+    /// The bytes that `fields` points into.
+    pub src: &'a [u8],
+    /// Normalised.
+    pub path: &'a [u8],
+    /// As plugins left it; empty without one.
+    pub query: &'a [u8],
+    pub route: Option<(&'a RouteSpec, &'a Hit)>,
+    /// For the cookie of a client that has none.
+    pub random: &'a Random,
+}
+
+impl Hashable<'_> {
     /// Where on the continuum the request belongs. A request without any of the inputs belongs where the empty text does.
-    pub fn hash(&mut self, on: &HashOn) -> u32 {
-        let mut text = std::mem::take(&mut self.x.hash_text);
+    /// What was hashed stands in `text` then; `cookie` is changed if the client is to get one.
+    pub fn hash(&self, on: &HashOn, text: &mut Vec<u8>, cookie: &mut Vec<u8>) -> u32 {
         text.clear();
-        if !self.push_input(&on.first, on, &mut text) {
-            self.push_input(&on.fallback, on, &mut text);
+        if !self.push_input(&on.first, on, text, cookie) {
+            self.push_input(&on.fallback, on, text, cookie);
         }
-        let hash = xxhash32(&text);
-        self.x.hash_text = text;
-        hash
+        xxhash32(text)
     }
 
     /// Appends the input's value; `false`: the request has none.
-    fn push_input(&mut self, input: &HashInput, on: &HashOn, text: &mut Vec<u8>) -> bool {
-        let src = self.client.buf.bytes();
-        let x = &mut *self.x;
+    fn push_input(&self, input: &HashInput, on: &HashOn, text: &mut Vec<u8>, cookie: &mut Vec<u8>) -> bool {
         match input {
             HashInput::None => false,
-            HashInput::Consumer => match x.identity.consumer.or(x.identity.credential) {
+            HashInput::Consumer => match self.identity.consumer.or(self.identity.credential) {
                 Some(id) => {
                     text.extend_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
                     true
                 }
                 None => false,
             },
-            HashInput::Ip => x.client_ip.is_some_and(|ip| write!(text, "{ip}").is_ok()),
-            HashInput::Header(name) => push_joined(x.head.fields.values_by_name(src, name.as_bytes()), b", ", text),
+            HashInput::Ip => self.client_ip.is_some_and(|ip| write!(text, "{ip}").is_ok()),
+            HashInput::Header(name) => push_joined(self.fields.values_by_name(self.src, name.as_bytes()), b", ", text),
             HashInput::Path => {
-                text.extend(percent_decoded(&x.path));
+                text.extend(percent_decoded(self.path));
                 true
             }
-            HashInput::QueryArg(name) => {
-                let original = x.query.map_or(&[][..], |span| span.of(src));
-                push_argument(x.query_edit.as_deref().unwrap_or(original), name.as_bytes(), text)
-            }
+            HashInput::QueryArg(name) => push_argument(self.query, name.as_bytes(), text),
             HashInput::UriCapture(group) => {
-                let route = x.route.as_ref().zip(x.hit.as_ref());
-                let captures = route.and_then(|(route, hit)| route.spec.matchers.captures(hit, &x.path));
+                let captures = self.route.and_then(|(route, hit)| route.matchers.captures(hit, self.path));
                 let caught = captures.as_ref().and_then(|captures| match group.parse() {
                     Ok(number) => captures.get(number),
                     Err(_) => captures.name(group),
@@ -63,16 +75,16 @@ impl Job<'_> {
                 })
             }
             HashInput::Cookie(name) => {
-                if let Some(value) = cookie(&x.head.fields, src, name.as_bytes()) {
+                if let Some(value) = cookie_value(self.fields, self.src, name.as_bytes()) {
                     text.extend_from_slice(value);
                     return true;
                 }
-                let random = uuid::Uuid::from_u64_pair(self.core.random.bits(), self.core.random.bits());
+                let random = uuid::Uuid::from_u64_pair(self.random.bits(), self.random.bits());
                 let id = uuid::Builder::from_random_bytes(random.into_bytes()).into_uuid();
                 text.extend_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
-                x.hash_cookie.clear();
+                cookie.clear();
                 for part in [name.as_bytes(), b"=", text, b"; Path=", on.cookie_path.as_bytes(), COOKIE_END] {
-                    x.hash_cookie.extend_from_slice(part);
+                    cookie.extend_from_slice(part);
                 }
                 true
             }
@@ -83,7 +95,7 @@ impl Job<'_> {
 /// Kong spells the attribute so.
 const COOKIE_END: &[u8] = b"; Same-Site=Lax; HttpOnly";
 
-/// Puts the cookie of [`Job::hash`] among the fields of a response, in place of one of the same name.
+/// Puts the cookie of [`Hashable::hash`] among the fields of a response, in place of one of the same name.
 pub fn set_hash_cookie(fields: &mut Fields, src: &[u8], cookie: &[u8]) {
     let Some(equals) = cookie.iter().position(|byte| *byte == b'=') else { return };
     let name_and_equals = &cookie[..=equals];
@@ -105,7 +117,7 @@ fn push_joined<'a>(values: impl Iterator<Item = &'a [u8]>, separator: &[u8], tex
 }
 
 /// The value of a cookie; of several the last, as Kong has it.
-fn cookie<'a>(fields: &'a Fields, src: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+fn cookie_value<'a>(fields: &'a Fields, src: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let pairs = fields.values(src, Known::Cookie).flat_map(|line| line.split(|byte| *byte == b';'));
     pairs.filter_map(|pair| trim_ows(pair).strip_prefix(name)?.strip_prefix(b"=")).last()
 }
@@ -172,7 +184,7 @@ mod tests {
         let mut fields = Fields::default();
         fields.append(Known::Cookie, b"xa=0; a=1; b=2");
         fields.append(Known::Cookie, b"c=3;a=4");
-        let check = |name: &[u8], want: Option<&[u8]>| assert_eq!(cookie(&fields, &[], name), want);
+        let check = |name: &[u8], want: Option<&[u8]>| assert_eq!(cookie_value(&fields, &[], name), want);
         check(b"a", Some(b"4"));
         check(b"b", Some(b"2"));
         check(b"xa", Some(b"0"));
