@@ -3,6 +3,10 @@
 
 /// First read of a client connection: holds nearly every request head with a small body. Grows up to the head limit.
 pub const CLIENT_READ_BYTES: usize = 4 << 10;
+/// First read of a connection of which nothing is known: a client that sends its head slowly holds no more until it does.
+pub const FIRST_READ_BYTES: usize = 1 << 10;
+/// A client connection on which nothing comes for so long gives up its task and its buffer, and keeps its descriptor.
+pub const PARK_MS: u64 = 500;
 /// Room for a response head and a small body, read in one piece.
 pub const UPSTREAM_READ_BYTES: usize = 20 << 10;
 /// Room kept in front of a response, so that the rewritten head and the body leave in one write without a copy of the body.
@@ -46,6 +50,7 @@ pub const RECOVERY_MS: u64 = 10_000;
 /// Submission queue of one core's ring; its completion queue is four times as long.
 pub const URING_ENTRIES: u32 = 4096;
 
+const _: () = assert!(FIRST_READ_BYTES < CLIENT_READ_BYTES && SWEEP_MS < PARK_MS);
 const _: () = assert!(RESPONSE_HEADROOM_BYTES < UPSTREAM_READ_BYTES, "a response needs room behind the headroom");
 // ---- HTTP messages (`http`) ----
 

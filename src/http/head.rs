@@ -62,7 +62,7 @@ impl Method {
 
 /// How far an unfinished head was looked at, so that one that arrives in many pieces costs linear time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Resume {
+pub struct Resume {
     /// Buffer length of the last full attempt, bytes; 0 before the first.
     pub(super) tried: u32,
     /// Bytes already searched for the end of the head.
@@ -81,7 +81,8 @@ pub struct RequestHead {
     pub fields: Fields,
     /// Bytes from the start of the buffer to the first byte after the head.
     pub len: usize,
-    pub(super) resume: Resume,
+    /// Of a head that is not complete: to be kept for the next attempt, in this head or in another that is clear.
+    pub resume: Resume,
 }
 
 impl RequestHead {

@@ -16,6 +16,8 @@ pub struct CoreCounters {
     pub active: Counter,
     /// Client connections that wait for a request now.
     pub waiting: Counter,
+    /// Client connections that have no task now because nothing comes on them.
+    pub parked: Counter,
     /// Requests read.
     pub requests: Counter,
     /// Connections opened to upstreams.

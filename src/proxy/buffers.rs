@@ -170,7 +170,9 @@ impl Stock {
 
 /// All buffers of one core, by use.
 pub struct Buffers {
-    /// Client heads and what came with them; also pinned by an idle connection's pending read.
+    /// The first read of a connection of which nothing is known yet.
+    pub first: Stock,
+    /// Client heads and what came with them; also pinned by the pending read between two requests.
     pub client: Stock,
     /// Response heads and small bodies, read with room in front for the rewritten head.
     pub upstream: Stock,
@@ -184,7 +186,8 @@ impl Buffers {
         match buf.capacity() {
             large if large >= limits::STREAM_BUFFER_BYTES => self.stream.give(buf),
             middle if middle >= limits::UPSTREAM_READ_BYTES => self.upstream.give(buf),
-            _ => self.client.give(buf),
+            client if client >= limits::CLIENT_READ_BYTES => self.client.give(buf),
+            _ => self.first.give(buf),
         }
     }
 }
@@ -192,6 +195,7 @@ impl Buffers {
 impl Default for Buffers {
     fn default() -> Self {
         Self {
+            first: Stock::new(limits::FIRST_READ_BYTES, 1024),
             client: Stock::new(limits::CLIENT_READ_BYTES, 1024),
             upstream: Stock::new(limits::UPSTREAM_READ_BYTES, 512),
             stream: Stock::new(limits::STREAM_BUFFER_BYTES, 16),

@@ -1,5 +1,6 @@
 //! HOT: between two requests of a connection nothing is allocated.
-//! The keep-alive loop and the timeouts of one client connection.
+//! The keep-alive loop and the timeouts of one client connection, which has a task as long as something happens on it and
+//! is parked otherwise.
 //! Owns: the client's socket and what was received of it. Never: knows what a request means.
 //! Always: a malformed head is answered and ends the connection; a panic while serving costs that connection alone.
 
@@ -11,6 +12,7 @@ use std::rc::Rc;
 use std::task::Context;
 use std::task::Poll;
 
+use crate::http::head::Resume;
 use crate::http::parse::Progress;
 use crate::http::parse::parse_request;
 use crate::http::proxy_protocol::BadPreface;
@@ -27,6 +29,8 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Next;
 use crate::proxy::io::Conn;
 use crate::proxy::io::ReadDone;
+use crate::proxy::io::is_cancelled;
+use crate::proxy::parked::Resting;
 use crate::proxy::reply;
 
 /// A client's connection.
@@ -66,7 +70,7 @@ impl Client {
     /// end, above all. Only when nothing of that request is at hand; `taken` bytes of the buffer belong to this one.
     pub fn listen(&mut self, core: &Core, taken: usize) {
         if self.buf.len() <= taken && self.extra.is_empty() && !self.conn.reader.is_started() {
-            self.conn.reader.start(core.buffers.client.take());
+            self.conn.reader.start_cancellable(core.buffers.client.take());
         }
     }
 
@@ -89,60 +93,170 @@ impl Client {
     }
 }
 
-/// What waiting for a head came to.
-enum Head {
-    Complete,
-    /// The client ended the connection.
-    End,
-    /// An error page is due; `status`, and the status whose text it carries.
-    Refused(u16, u16),
+/// What a connection's task begins with.
+pub struct Arrival {
+    pub conn: Conn,
+    pub facts: ConnFacts,
+    pub entry: Arrived,
 }
 
-/// Serves a client until its connection ends, in whatever way.
-///
-/// `has_preface`: it begins with the PROXY protocol.
-pub async fn serve(core: Rc<Core>, conn: Conn, facts: ConnFacts, has_preface: bool) {
+/// How a connection comes to have a task.
+pub enum Arrived {
+    /// It is new; it may have to begin with the PROXY protocol.
+    New { has_preface: bool },
+    /// It was parked: what had come of a head, until when the rest must have, and the client that its preface named.
+    Parked { begun: Box<[u8]>, until_ms: u64, preface_ip: Option<IpAddr> },
+}
+
+/// How a request comes to be waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// The first of a connection.
+    First,
+    /// The next of a connection.
+    Next,
+    /// Taken up again after a time in the park, because there is something to read, or because the time given is up.
+    Again(u64),
+}
+
+/// What waiting for a head came to.
+enum Awaited {
+    Request(Box<Exchange>),
+    /// An error page is due; `status`, and the status whose text it carries.
+    Refused(Box<Exchange>, u16, u16),
+    /// The connection ended, or was idle for too long.
+    End,
+    /// Nothing comes: what is awaited may take until then, and needs no task.
+    Park(u64),
+}
+
+/// What a read while a head is awaited brought.
+enum Received {
+    Bytes,
+    End,
+    /// Nothing, for long.
+    Quiet,
+}
+
+/// Begins to serve a new client. `has_preface`: its connection begins with the PROXY protocol.
+pub fn open(core: &Rc<Core>, conn: Conn, facts: ConnFacts, has_preface: bool) {
     core.counters.active.add();
-    if catch(serve_requests(&core, conn, facts, has_preface)).await.is_none() {
-        core.counters.panics.add();
+    monoio::spawn(serve(core.clone(), Arrival { conn, facts, entry: Arrived::New { has_preface } }));
+}
+
+/// Takes a parked connection up again.
+pub fn reopen(core: &Rc<Core>, resting: Resting) {
+    core.counters.parked.sub();
+    if resting.begun.is_empty() {
+        core.counters.waiting.sub();
+    }
+    match Conn::of_socket(resting.socket) {
+        Ok(conn) => {
+            let Resting { facts, begun, until_ms, preface_ip, .. } = resting;
+            let entry = Arrived::Parked { begun, until_ms, preface_ip };
+            monoio::spawn(serve(core.clone(), Arrival { conn, facts, entry }));
+        }
+        Err(_) => core.counters.active.sub(),
+    }
+}
+
+/// Ends a parked connection without a word, as is due to one that is between two requests.
+pub fn end_parked(core: &Core, resting: Resting) {
+    core.counters.parked.sub();
+    if resting.begun.is_empty() {
+        core.counters.waiting.sub();
     }
     core.counters.active.sub();
 }
 
-async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts, has_preface: bool) {
-    let deadline = core.deadlines.watch(conn.fd());
-    let buf = core.buffers.client.take();
-    let mut client = Client { deadline, conn, buf, extra: Vec::new(), facts, preface_ip: None };
-    if has_preface && read_preface(core, &mut client).await.is_none() {
-        return core.buffers.client.give(client.buf);
+/// Ends the parked connections whose time is up; who has begun a request is told.
+pub fn end_overdue(core: &Rc<Core>) {
+    core.parked.take_due(core.clock.now_ms(), |resting| match resting.begun.is_empty() {
+        true => end_parked(core, resting),
+        false => reopen(core, resting),
+    });
+}
+
+/// Serves a client until its connection ends, in whatever way, or is parked.
+async fn serve(core: Rc<Core>, arrival: Arrival) {
+    let served = catch(serve_requests(&core, arrival)).await;
+    if served.is_none() {
+        core.counters.panics.add();
     }
-    let mut first = true;
-    let next = loop {
-        if !await_request(core, &mut client, first).await {
-            break Next::Close;
+    if let Some(Some(resting)) = served {
+        let is_idle = resting.begun.is_empty();
+        if core.parked.insert(resting).is_ok() {
+            core.counters.parked.add();
+            if is_idle {
+                core.counters.waiting.add();
+            }
+            return;
         }
-        first = false;
-        let mut x = core.take_exchange();
-        let next = match read_head(core, &mut client, &mut x).await {
-            Head::End => Next::Close,
-            Head::Refused(status, text_of) => reply::refuse_head(core, &mut client, &mut x, status, text_of).await,
-            Head::Complete => match catch(exchange::serve(core, &mut client, &mut x)).await {
-                Some(next) => next,
-                None => {
-                    core.counters.panics.add();
-                    reply::after_panic(core, &mut client, &mut x).await
-                }
-            },
+    }
+    core.counters.active.sub();
+}
+
+/// Until the first request is there a connection has this small future; what serving needs comes with it.
+async fn serve_requests(core: &Rc<Core>, arrival: Arrival) -> Option<Resting> {
+    let Arrival { conn, facts, entry } = arrival;
+    let deadline = core.deadlines.watch(conn.fd());
+    let mut client = Client { deadline, conn, buf: Buf::default(), extra: Vec::new(), facts, preface_ip: None };
+    let entry = match entry {
+        Arrived::New { has_preface } => {
+            if has_preface && read_preface(core, &mut client).await.is_none() {
+                core.buffers.give(std::mem::take(&mut client.buf));
+                return None;
+            }
+            Entry::First
+        }
+        Arrived::Parked { begun, until_ms, preface_ip } => {
+            client.preface_ip = preface_ip;
+            if !begun.is_empty() {
+                client.buf = core.buffers.first.take();
+                client.buf.extend(&begun);
+            }
+            Entry::Again(until_ms)
+        }
+    };
+    match await_request(core, &mut client, entry).await {
+        Awaited::End => None,
+        Awaited::Park(until_ms) => client.park(core, until_ms),
+        request => Box::pin(serve_from(core, client, request)).await,
+    }
+}
+
+/// Serves the request that has come and those after it.
+async fn serve_from(core: &Rc<Core>, mut client: Client, mut awaited: Awaited) -> Option<Resting> {
+    let next = loop {
+        let (x, next) = match awaited {
+            Awaited::End => break Next::Close,
+            Awaited::Park(until_ms) => return client.park(core, until_ms),
+            Awaited::Refused(mut x, status, text_of) => {
+                let next = reply::refuse_head(core, &mut client, &mut x, status, text_of).await;
+                (x, next)
+            }
+            Awaited::Request(mut x) => {
+                let next = match catch(exchange::serve(core, &mut client, &mut x)).await {
+                    Some(next) => next,
+                    None => {
+                        core.counters.panics.add();
+                        reply::after_panic(core, &mut client, &mut x).await
+                    }
+                };
+                (x, next)
+            }
         };
         core.give_exchange(x);
         if next != Next::KeepAlive {
             break next;
         }
+        awaited = await_request(core, &mut client, Entry::Next).await;
     };
     if next == Next::Linger {
         linger(core, &mut client).await;
     }
-    core.buffers.client.give(std::mem::take(&mut client.buf));
+    core.buffers.give(std::mem::take(&mut client.buf));
+    None
 }
 
 /// Reads the preface of the PROXY protocol. `None`: there is none in time, and whoever speaks here is not who we were told
@@ -150,6 +264,7 @@ async fn serve_requests(core: &Rc<Core>, conn: Conn, facts: ConnFacts, has_prefa
 async fn read_preface(core: &Core, client: &mut Client) -> Option<()> {
     client.deadline.arm_reading(core.clock.now_ms() + core.rules().settings.client_header_timeout_ms);
     client.deadline.set_idle(true);
+    client.buf = core.buffers.first.take();
     loop {
         match parse_preface(client.buf.bytes()) {
             Ok(PrefaceProgress::Complete(preface, len)) => {
@@ -173,55 +288,122 @@ async fn read_preface(core: &Core, client: &mut Client) -> Option<()> {
     }
 }
 
-/// Waits until bytes of a request are there. `false`: the connection ended, or was idle for too long.
-async fn await_request(core: &Core, client: &mut Client, first: bool) -> bool {
-    if !client.buf.is_empty() {
-        client.buf.compact();
-        return true;
-    }
-    client.buf.clear();
-    if !first && core.draining.get() {
-        return false;
-    }
+/// Waits until the head of a request is complete.
+async fn await_request(core: &Core, client: &mut Client, entry: Entry) -> Awaited {
     let rules = core.rules();
     let settings = &rules.settings;
-    let timeout_ms = if first { settings.client_header_timeout_ms } else { settings.client_keepalive_timeout_ms };
-    // As of the end of the last request, or of the last sweep for a new connection.
-    client.deadline.arm_reading(core.clock.now_ms() + timeout_ms);
-    client.deadline.set_idle(true);
-    core.counters.waiting.add();
-    if !client.conn.reader.is_started() {
-        client.conn.reader.start(std::mem::take(&mut client.buf));
-    }
-    let (result, buf) = client.conn.reader.done().await;
-    core.buffers.client.give(std::mem::replace(&mut client.buf, buf));
-    core.counters.waiting.sub();
-    client.deadline.set_idle(false);
-    matches!(result, Ok(count) if count > 0)
-}
-
-/// Reads on until the request head that has begun is complete.
-async fn read_head(core: &Core, client: &mut Client, x: &mut Exchange) -> Head {
-    let rules = core.rules();
-    client.deadline.arm_reading(core.clock.refresh() / 1000 + rules.settings.client_header_timeout_ms);
-    loop {
-        match parse_request(client.buf.bytes(), &rules.request_limits, &mut x.head) {
-            Ok(Progress::Complete) => break,
-            Ok(Progress::NeedMore) => {}
-            Err(bad) => return Head::Refused(bad.status(), bad.message_status()),
+    let mut head_until_ms = None;
+    if client.buf.is_empty() {
+        if entry == Entry::Next && core.draining.get() {
+            return Awaited::End;
         }
+        // As of the end of the last request, or of the last sweep for a new connection.
+        let until_ms = match entry {
+            Entry::First => core.clock.now_ms() + settings.client_header_timeout_ms,
+            Entry::Next => core.clock.now_ms() + settings.client_keepalive_timeout_ms,
+            Entry::Again(until_ms) => until_ms,
+        };
+        client.deadline.arm_reading(until_ms);
+        client.deadline.set_idle(true);
+        core.counters.waiting.add();
+        if !client.conn.reader.is_started() {
+            client.prepare_buffer(core, entry);
+        }
+        let received = client.receive(core).await;
+        core.counters.waiting.sub();
+        client.deadline.set_idle(false);
+        match received {
+            Received::Bytes => {}
+            Received::End => return Awaited::End,
+            Received::Quiet => return Awaited::Park(until_ms),
+        }
+    } else {
+        client.buf.compact();
+        if let Entry::Again(until_ms) = entry {
+            head_until_ms = Some(until_ms);
+        }
+    }
+    // The clock is asked here: a request begins with the first bytes of its head.
+    let now_ms = core.clock.refresh() / 1000;
+    let until_ms = head_until_ms.unwrap_or(now_ms + settings.client_header_timeout_ms);
+    client.deadline.arm_reading(until_ms);
+    let mut resume = Resume::default();
+    loop {
+        let mut x = core.take_exchange();
+        x.head.resume = resume;
+        match parse_request(client.buf.bytes(), &rules.request_limits, &mut x.head) {
+            Ok(Progress::Complete) => {
+                client.deadline.clear();
+                return Awaited::Request(x);
+            }
+            Ok(Progress::NeedMore) => {}
+            Err(bad) => return Awaited::Refused(x, bad.status(), bad.message_status()),
+        }
+        // Lent again for the next look: a client that takes its time holds none.
+        resume = x.head.resume;
+        core.give_exchange(x);
         if client.buf.room() == 0 {
             client.buf.reserve(client.buf.len().max(limits::CLIENT_READ_BYTES));
         }
-        let buf = std::mem::take(&mut client.buf);
-        let (result, buf) = client.conn.reader.read(buf).await;
-        client.buf = buf;
-        if !matches!(result, Ok(count) if count > 0) {
-            return if client.deadline.is_over() { Head::Refused(408, 408) } else { Head::End };
+        match client.receive(core).await {
+            Received::Bytes => {}
+            Received::End if client.deadline.is_over() => return Awaited::Refused(core.take_exchange(), 408, 408),
+            Received::End => return Awaited::End,
+            Received::Quiet => return Awaited::Park(until_ms),
         }
     }
-    client.deadline.clear();
-    Head::Complete
+}
+
+impl Client {
+    /// A buffer for the next head: a small one as long as nothing speaks for the client, the usual one afterwards.
+    fn prepare_buffer(&mut self, core: &Core, entry: Entry) {
+        self.buf.clear();
+        let wanted = if entry == Entry::First { limits::FIRST_READ_BYTES } else { limits::CLIENT_READ_BYTES };
+        if self.buf.capacity() < wanted {
+            let small = std::mem::take(&mut self.buf);
+            core.buffers.give(small);
+            let stock = if entry == Entry::First { &core.buffers.first } else { &core.buffers.client };
+            self.buf = stock.take();
+        }
+    }
+
+    /// Reads more behind what is there. After a while without anything the read is taken back from the kernel.
+    async fn receive(&mut self, core: &Core) -> Received {
+        if !self.conn.reader.is_started() {
+            self.conn.reader.start_cancellable(std::mem::take(&mut self.buf));
+        }
+        let quiet_at_ms = core.clock.now_ms() + limits::PARK_MS;
+        let (reader, deadline) = (&mut self.conn.reader, &self.deadline);
+        let mut given_up = false;
+        let (result, buf) = std::future::poll_fn(|cx| {
+            if !given_up && core.clock.now_ms() >= quiet_at_ms && !reader.has_ended(cx) {
+                given_up = true;
+                reader.cancel();
+            }
+            let done = reader.poll_done(cx);
+            if done.is_pending() && !given_up {
+                deadline.watch_quiet(quiet_at_ms, cx.waker());
+            }
+            done
+        })
+        .await;
+        deadline.forget_quiet();
+        core.buffers.give(std::mem::replace(&mut self.buf, buf));
+        match result {
+            Ok(count) if count > 0 => Received::Bytes,
+            result if given_up && is_cancelled(&result) && !self.deadline.is_over() => Received::Quiet,
+            _ => Received::End,
+        }
+    }
+
+    /// Keeps what must be kept of a client on which nothing comes. `None`: the connection is over.
+    fn park(self, core: &Core, until_ms: u64) -> Option<Resting> {
+        let Self { deadline, conn, buf, facts, preface_ip, .. } = self;
+        drop(deadline);
+        let begun = buf.bytes().into();
+        core.buffers.give(buf);
+        Some(Resting { socket: conn.into_socket()?, facts, preface_ip, begun, until_ms })
+    }
 }
 
 /// Ends the writing side and listens until the client has ended too, for a short time and without keeping anything.
@@ -234,7 +416,7 @@ async fn linger(core: &Core, client: &mut Client) {
             client.conn.reader.start(core.buffers.client.take());
         }
         let (result, buf) = client.conn.reader.done().await;
-        core.buffers.client.give(buf);
+        core.buffers.give(buf);
         match result {
             Ok(count) if count > 0 => dropped += count as u64,
             _ => break,

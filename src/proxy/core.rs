@@ -22,6 +22,7 @@ use crate::proxy::asks::Asks;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::deadline::Deadlines;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::parked::Parked;
 use crate::proxy::pool::Pool;
 use crate::proxy::spool::SpoolAccount;
 use crate::state::core::CoreState;
@@ -71,6 +72,7 @@ pub struct Core {
     pub buffers: Buffers,
     pub deadlines: Rc<Deadlines>,
     pub pool: Pool,
+    pub parked: Parked,
     pub counters: Arc<CoreCounters>,
     pub facts: CoreFacts,
     pub outbox: Outbox,
@@ -108,6 +110,7 @@ impl Core {
             buffers: Buffers::default(),
             deadlines: Rc::default(),
             pool: Pool::default(),
+            parked: Parked::new().expect("a core starts before clients take descriptors"),
             counters,
             facts,
             outbox,

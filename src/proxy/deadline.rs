@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::task::Waker;
 
 use slab::Slab;
 
@@ -22,6 +23,9 @@ struct Entry {
     /// Which directions end.
     how: Cell<libc::c_int>,
     idle: Cell<bool>,
+    /// When who waits for the socket is to be told that it has been quiet for long; `NEVER`: it need not be.
+    quiet_at_ms: Cell<u64>,
+    waiting: Cell<Option<Waker>>,
 }
 
 /// The deadlines of one core, looked through some times a second by [`Deadlines::sweep`].
@@ -38,6 +42,8 @@ impl Deadlines {
             fd,
             how: Cell::new(libc::SHUT_RDWR),
             idle: Cell::new(false),
+            quiet_at_ms: Cell::new(NEVER),
+            waiting: Cell::new(None),
         });
         Deadline { table: self.clone(), key }
     }
@@ -51,6 +57,9 @@ impl Deadlines {
                 entry.at_ms.set(FIRED);
                 shutdown(entry.fd, entry.how.get());
                 fired += 1;
+            }
+            if entry.quiet_at_ms.get() <= now_ms {
+                entry.waiting.take().into_iter().for_each(Waker::wake);
             }
         }
         fired
@@ -113,6 +122,23 @@ impl Deadline {
     /// Says whether the socket waits for a request, so that [`Deadlines::end_idle`] may end it.
     pub fn set_idle(&self, idle: bool) {
         self.with(|entry| entry.idle.set(idle));
+    }
+
+    /// Asks to be woken at the first sweep from `at_ms` on, once.
+    pub fn watch_quiet(&self, at_ms: u64, waker: &Waker) {
+        self.with(|entry| {
+            entry.quiet_at_ms.set(at_ms);
+            let waiting = entry.waiting.take().filter(|known| known.will_wake(waker));
+            entry.waiting.set(Some(waiting.unwrap_or_else(|| waker.clone())));
+        });
+    }
+
+    /// Nobody wants to be woken any more.
+    pub fn forget_quiet(&self) {
+        self.with(|entry| {
+            entry.quiet_at_ms.set(NEVER);
+            entry.waiting.set(None);
+        });
     }
 
     /// Nothing is awaited now. A deadline that has fired stays so.

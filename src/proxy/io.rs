@@ -11,6 +11,9 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
+use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,8 +21,11 @@ use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 
-use monoio::io::AsyncReadRent;
 use monoio::io::AsyncWriteRent;
+use monoio::io::CancelHandle;
+use monoio::io::CancelableAsyncReadRent;
+use monoio::io::Canceller;
+use monoio::io::OwnedReadHalf;
 use monoio::io::OwnedWriteHalf;
 use monoio::io::Splitable;
 use monoio::net::TcpStream;
@@ -29,11 +35,28 @@ use super::buffers::Buf;
 /// What a finished read gives: bytes read (0: the peer closed its side) and the buffer it was lent.
 pub type ReadDone = (io::Result<usize>, Buf);
 
+/// What the pump is asked for.
+struct Wanted {
+    buf: Buf,
+    may_be_cancelled: bool,
+}
+
 #[derive(Default)]
 struct Slot {
-    wanted: Cell<Option<Buf>>,
+    wanted: Cell<Option<Wanted>>,
     done: Cell<Option<ReadDone>>,
     busy: Cell<bool>,
+    /// Of the read under way, if it may be cancelled.
+    canceller: Cell<Option<Canceller>>,
+}
+
+impl Slot {
+    fn handle(&self) -> CancelHandle {
+        let canceller = self.canceller.take().unwrap_or_default();
+        let handle = canceller.handle();
+        self.canceller.set(Some(canceller));
+        handle
+    }
 }
 
 /// The reading direction. The pump is one future for the life of the connection, polled by whoever holds the reader, so a
@@ -41,31 +64,60 @@ struct Slot {
 pub struct Reader {
     pump: Pin<Box<dyn Future<Output = ()>>>,
     slot: Rc<Slot>,
+    fd: RawFd,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Without a read under way, closing the descriptor says the same and spares the call.
+        if self.slot.busy.get() {
+            shutdown(self.fd, libc::SHUT_RD);
+        }
+    }
 }
 
 impl Reader {
-    /// Reads from `half`.
-    pub fn new<R: AsyncReadRent + 'static>(mut half: R) -> Self {
+    /// Reads from `half`, of the socket `fd`.
+    pub fn new<R: CancelableAsyncReadRent + 'static>(mut half: R, fd: RawFd) -> Self {
         let slot = Rc::new(Slot::default());
         let shared = slot.clone();
         let pump = Box::pin(async move {
             loop {
-                let buf = std::future::poll_fn(|_| shared.wanted.take().map_or(Poll::Pending, Poll::Ready)).await;
-                let done = half.read(buf).await;
+                let wanted = std::future::poll_fn(|_| shared.wanted.take().map_or(Poll::Pending, Poll::Ready)).await;
+                let done = match wanted.may_be_cancelled {
+                    true => half.cancelable_read(wanted.buf, shared.handle()).await,
+                    false => half.read(wanted.buf).await,
+                };
                 shared.busy.set(false);
                 shared.done.set(Some(done));
             }
         });
-        Self { pump, slot }
+        Self { pump, slot, fd }
     }
 
     /// Lends a buffer and starts a read that appends to it. One read at a time.
     pub fn start(&mut self, buf: Buf) {
+        self.begin(Wanted { buf, may_be_cancelled: false });
+    }
+
+    /// As [`Reader::start`], a read that [`Reader::cancel`] can end.
+    pub fn start_cancellable(&mut self, buf: Buf) {
+        self.begin(Wanted { buf, may_be_cancelled: true });
+    }
+
+    fn begin(&mut self, wanted: Wanted) {
         debug_assert!(!self.slot.busy.get(), "one read at a time");
-        debug_assert!(buf.room() > 0, "a read without room looks like the end of the stream");
+        debug_assert!(wanted.buf.room() > 0, "a read without room looks like the end of the stream");
         self.slot.busy.set(true);
-        self.slot.wanted.set(Some(buf));
+        self.slot.wanted.set(Some(wanted));
         self.turn(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Asks the kernel to give the read under way up. It ends soon: with what came meanwhile, or with an error that
+    /// [`is_cancelled`] knows, and then nothing was taken from the socket.
+    pub fn cancel(&self) {
+        let canceller = self.slot.canceller.take();
+        self.slot.canceller.set(canceller.map(Canceller::cancel));
     }
 
     /// Whether a read is under way or its result was not taken yet.
@@ -91,6 +143,11 @@ impl Reader {
         }
         self.turn(cx);
         self.slot.done.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether the read under way has ended by now.
+    pub fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_ended(cx).is_ready()
     }
 
     /// Ready when the read under way has ended; its result stays for [`Reader::poll_done`].
@@ -121,6 +178,11 @@ impl Reader {
     pub fn is_quiet(&mut self) -> bool {
         self.poll_ended(&mut Context::from_waker(Waker::noop())).is_pending()
     }
+}
+
+/// Whether a read ended because it was given up.
+pub fn is_cancelled(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(libc::ECANCELED))
 }
 
 /// The writing direction.
@@ -167,7 +229,30 @@ impl Conn {
     pub fn new(stream: TcpStream) -> Self {
         let fd = stream.as_raw_fd();
         let (read_half, write_half) = stream.into_split();
-        Self { reader: Reader::new(read_half), writer: Writer::Tcp(write_half), fd }
+        Self { reader: Reader::new(read_half, fd), writer: Writer::Tcp(write_half), fd }
+    }
+
+    /// As [`Conn::new`], of a socket that the runtime does not know.
+    ///
+    /// # Errors
+    /// The runtime has no room for it.
+    pub fn of_socket(socket: OwnedFd) -> io::Result<Self> {
+        TcpStream::from_std(socket.into()).map(Self::new)
+    }
+
+    /// Lets go of the runtime and gives the socket back, open. `None`, and the connection ends, while a read is under way.
+    pub fn into_socket(self) -> Option<OwnedFd> {
+        let Self { reader, writer, .. } = self;
+        if reader.is_started() {
+            return None;
+        }
+        drop(reader);
+        let Writer::Tcp(writer) = writer;
+        // The other half went with the pump; this stands for it.
+        let reader = OwnedReadHalf(writer.0.clone());
+        let stream = reader.reunite(writer).ok()?;
+        // Safety: the stream owned the descriptor and is gone.
+        Some(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) })
     }
 
     /// The descriptor, for deadlines.
@@ -204,15 +289,6 @@ impl Conn {
         // Safety: connect reads the structure of the length given; for a TCP socket "no address" means abort.
         unsafe {
             libc::connect(self.fd, &raw const nowhere, size_of::<libc::sockaddr>() as libc::socklen_t);
-        }
-    }
-}
-
-impl Drop for Conn {
-    fn drop(&mut self) {
-        // Without a read under way, closing the descriptor says the same and spares the call.
-        if self.reader.slot.busy.get() {
-            shutdown(self.fd, libc::SHUT_RD);
         }
     }
 }

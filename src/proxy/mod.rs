@@ -3,9 +3,9 @@
 //! writes files, waits for the control plane, is called by it.
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
-//! In the order of a request's life: [`listener`], [`worker`], [`connection`], [`exchange`], [`phases`] ([`asks`]), [`body`] ([`spool`]),
-//! [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]), [`reply`], [`log`];
-//! below them
+//! In the order of a request's life: [`listener`], [`worker`], [`connection`] ([`parked`]), [`exchange`], [`phases`] ([`asks`]),
+//! [`body`] ([`spool`]), [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]),
+//! [`reply`], [`log`]; below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
 
 pub mod asks;
@@ -23,6 +23,7 @@ pub mod fuzzing;
 pub mod io;
 pub mod listener;
 pub mod log;
+pub mod parked;
 pub mod phases;
 pub mod pool;
 pub mod relay;

@@ -6,6 +6,7 @@ use std::io;
 use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::rc::Rc;
@@ -171,6 +172,8 @@ async fn run(seed: Seed) {
     }
     let bell = mailbox.take_bell().expect("a mailbox is opened once");
     let mut bell = UnixStream::from_std(bell).expect("the runtime takes a socket");
+    let parked = core.parked.doorbell().expect("a core starts before clients take descriptors");
+    monoio::spawn(wake_parked(core.clone(), parked));
     monoio::spawn(sweep(core.clone()));
     let mut bytes = vec![0u8; 64];
     loop {
@@ -225,6 +228,19 @@ async fn sweep(core: Rc<Core>) {
     loop {
         monoio::time::sleep(Duration::from_millis(limits::SWEEP_MS)).await;
         core.tick();
+        connection::end_overdue(&core);
+    }
+}
+
+/// Takes up parked connections on which something comes.
+async fn wake_parked(core: Rc<Core>, bell: OwnedFd) {
+    // Any kind of descriptor will do: nothing but its readiness is asked for.
+    let bell = UnixStream::from_std(bell.into()).expect("the runtime takes a descriptor");
+    loop {
+        if bell.readable(false).await.is_err() {
+            monoio::time::sleep(Duration::from_millis(limits::SWEEP_MS)).await;
+        }
+        core.parked.take_readable(|resting| connection::reopen(&core, resting));
     }
 }
 
@@ -238,7 +254,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
                 serial += 1;
                 let local = local.filter(|addr| !addr.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
                 let facts = ConnFacts { peer, local: local.unwrap_or(peer), serial, requests: 0 };
-                monoio::spawn(connection::serve(core.clone(), Conn::new(stream), facts, has_preface));
+                connection::open(&core, Conn::new(stream), facts, has_preface);
             }
             // The listener was shut down.
             Err(error) if error.kind() == ErrorKind::InvalidInput || core.draining.get() => return,
@@ -249,13 +265,16 @@ async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
 }
 
 /// Accepts nothing more, ends idle connections, and waits for the others.
-async fn drain(core: &Core, listeners: &[i32], mailbox: &Mailbox) {
+async fn drain(core: &Rc<Core>, listeners: &[i32], mailbox: &Mailbox) {
     core.draining.set(true);
     for &fd in listeners {
         shutdown(fd, libc::SHUT_RDWR);
     }
     loop {
         core.deadlines.end_idle();
+        // Those on which a request has come are served.
+        core.parked.take_readable(|resting| connection::reopen(core, resting));
+        core.parked.take_idle(|resting| connection::end_parked(core, resting));
         if core.counters.active.get() == 0 {
             return end(core, listeners);
         }
@@ -266,6 +285,7 @@ async fn drain(core: &Core, listeners: &[i32], mailbox: &Mailbox) {
     }
     // The time is up. Those that are cut short still end by themselves, so that their records are not lost.
     core.deadlines.end_all();
+    core.parked.take_due(u64::MAX, |resting| connection::end_parked(core, resting));
     for _ in 0..limits::STOP_SWEEPS {
         if core.counters.active.get() == 0 {
             break;

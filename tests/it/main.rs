@@ -22,6 +22,7 @@ mod load;
 mod logs;
 mod mixes;
 mod names;
+mod parking;
 mod patience;
 mod plugins;
 mod proxy_protocol;
