@@ -1,5 +1,5 @@
-//! Tests only, and only on demand: how long `find`, `insert` and `remove` take in small and large routers.
-//! `cargo test --release router::speed -- --ignored --nocapture`
+//! Tests only, and only on demand: how long `find`, `insert` and `remove` take in small and large routers of each flavour.
+//! `bench/router` runs it.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -70,58 +70,82 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[(times.len() - 1) * percent / 100]
 }
 
+/// The same routes, every other one written as an expression.
+fn as_expression(index: usize, rules: Rules) -> Rules {
+    let is_plain = rules.hosts.iter().all(|host| !host.contains(['*', ':']));
+    if index % 2 == 1 || !is_plain || rules.paths[0].starts_with('~') {
+        return Rules { protocols: vec!["http".to_owned(), "https".to_owned()], ..rules };
+    }
+    let mut terms = vec![format!("http.path ^= \"{}\"", rules.paths[0])];
+    terms.extend(rules.hosts.first().map(|host| format!("http.host == \"{host}\"")));
+    Rules {
+        id: rules.id,
+        protocols: vec!["http".to_owned(), "https".to_owned()],
+        expression: Some(terms.join(" && ")),
+        ..Rules::default()
+    }
+}
+
+fn measure(flavor: RouterFlavor, count: usize) {
+    let mut rng = Rng::with_seed(1);
+    let (rules, requests): (Vec<Rules>, Vec<Request>) = (0..count)
+        .map(|index| {
+            let (rules, request) = random_pair(&mut rng, index);
+            let is_expressions = flavor == RouterFlavor::Expressions;
+            (if is_expressions { as_expression(index, rules) } else { rules }, request)
+        })
+        .unzip();
+    let started = Instant::now();
+    let compiled: Vec<Arc<Compiled>> = rules.iter().map(|rules| Arc::new(compile(rules, flavor).unwrap())).collect();
+    let compiling = started.elapsed() / count as u32;
+    let mut router = Router::new();
+    let mut adds = Vec::with_capacity(count);
+    for (index, compiled) in compiled.iter().enumerate() {
+        let started = Instant::now();
+        router.insert(RouteKey(index as u32), compiled.clone());
+        adds.push(started.elapsed());
+    }
+    let mut finds = Vec::with_capacity(200_000);
+    for _ in 0..200_000 {
+        // A copy: a request that was just received is in the cache, whatever the router's size.
+        let request = requests[rng.usize(..count)].clone();
+        let started = Instant::now();
+        let hit = black_box(request.find_in(black_box(&router)));
+        finds.push(started.elapsed());
+        assert!(hit.is_some(), "{request:?}");
+    }
+    let mut replaces = Vec::with_capacity(10_000);
+    for _ in 0..10_000 {
+        let index = rng.usize(..count);
+        let started = Instant::now();
+        router.insert(RouteKey(index as u32), compiled[index].clone());
+        replaces.push(started.elapsed());
+    }
+    let micros = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e6);
+    let row = [
+        flavor.word().to_owned(),
+        count.to_string(),
+        micros(percentile(&mut finds, 50)),
+        micros(percentile(&mut finds, 99)),
+        micros(percentile(&mut adds, 50)),
+        micros(percentile(&mut adds, 100)),
+        micros(percentile(&mut replaces, 50)),
+        micros(percentile(&mut replaces, 100)),
+        micros(compiling),
+    ];
+    println!("| {} |", row.join(" | "));
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn find_insert_and_remove() {
-    for count in [10, 1_000, 100_000] {
-        let mut rng = Rng::with_seed(1);
-        let (rules, requests): (Vec<Rules>, Vec<Request>) =
-            (0..count).map(|index| random_pair(&mut rng, index)).unzip();
-        let started = Instant::now();
-        let compiled: Vec<Arc<Compiled>> =
-            rules.iter().map(|rules| Arc::new(compile(rules, RouterFlavor::TraditionalCompatible).unwrap())).collect();
-        let compiling = started.elapsed() / count as u32;
-        let mut router = Router::new();
-        let mut inserts = Vec::with_capacity(count);
-        for (index, compiled) in compiled.iter().enumerate() {
-            let started = Instant::now();
-            router.insert(RouteKey(index as u32), compiled.clone());
-            inserts.push(started.elapsed());
+    println!(
+        "| flavour | routes | match p50 us | p99 | add p50 us | max | replace p50 us | max | compile us (off-core) |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for flavor in [RouterFlavor::TraditionalCompatible, RouterFlavor::Traditional, RouterFlavor::Expressions] {
+        for count in [10, 100, 1_000, 10_000, 100_000] {
+            measure(flavor, count);
         }
-        let mut finds = Vec::with_capacity(200_000);
-        for round in 0..2 {
-            finds.clear();
-            for _ in 0..200_000 {
-                // A copy: a request that was just received is in the cache, whatever the router's size.
-                let request = requests[rng.usize(..count)].clone();
-                let started = Instant::now();
-                let hit = black_box(request.find_in(black_box(&router)));
-                finds.push(started.elapsed());
-                assert!(hit.is_some(), "round {round} {request:?}");
-            }
-        }
-        let started = Instant::now();
-        for request in requests.iter().cycle().take(200_000) {
-            black_box(request.find_in(black_box(&router)));
-        }
-        let in_order = started.elapsed() / 200_000;
-        let mut replaces = Vec::with_capacity(10_000);
-        for _ in 0..10_000 {
-            let index = rng.usize(..count);
-            let started = Instant::now();
-            router.insert(RouteKey(index as u32), compiled[index].clone());
-            replaces.push(started.elapsed());
-        }
-        println!(
-            "{count} routes: find p50 {:?} p99 {:?}, in turn {in_order:?} each; compile {compiling:?}; insert p50 {:?} p99 {:?} \
-             max {:?}; remove and insert p50 {:?} max {:?}",
-            percentile(&mut finds, 50),
-            percentile(&mut finds, 99),
-            percentile(&mut inserts, 50),
-            percentile(&mut inserts, 99),
-            percentile(&mut inserts, 100),
-            percentile(&mut replaces, 50),
-            percentile(&mut replaces, 100),
-        );
     }
 }
