@@ -84,6 +84,7 @@ fn attributes(field: &Field) -> Value {
         ("timestamp", field.timestamp),
         ("referenceable", field.referenceable),
         ("encrypted", field.encrypted),
+        ("is_regex", field.regex),
     ];
     for (name, _) in flags.iter().filter(|(_, set)| *set) {
         put(name, true.into());

@@ -41,6 +41,12 @@ pub(super) fn check_rules(field: &Field, value: &Value) -> Result<(), String> {
     if let (Some(check), Some(string)) = (field.check, value.as_str()) {
         check.test(string)?;
     }
+    if field.regex
+        && let Some(string) = value.as_str()
+        && regex::Regex::new(string).is_err()
+    {
+        return Err(format!("not a valid regex: {string}"));
+    }
     check_exclusive(field.exclusive_subsets, value)
 }
 

@@ -43,6 +43,8 @@ pub struct Field {
     pub match_any: Option<MatchAny>,
     pub contains: Option<&'static str>,
     pub check: Option<Check>,
+    /// A text that is a regular expression.
+    pub regex: bool,
     pub exclusive_subsets: &'static [&'static [&'static str]],
     /// Replaces the text of whatever rule fails.
     pub err: Option<&'static str>,
@@ -186,6 +188,7 @@ impl Field {
             match_any: None,
             contains: None,
             check: None,
+            regex: false,
             exclusive_subsets: &[],
             err: None,
             referenceable: false,
@@ -370,6 +373,10 @@ impl Field {
     }
     pub const fn check(mut self, check: Check) -> Field {
         self.check = Some(check);
+        self
+    }
+    pub const fn regex(mut self) -> Field {
+        self.regex = true;
         self
     }
     pub const fn exclusive_subsets(mut self, subsets: &'static [&'static [&'static str]]) -> Field {

@@ -35,6 +35,21 @@ pub fn is_grpc(value: &[u8]) -> bool {
     value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
+/// Whether one of the types of a value is JSON, or a format that is written in JSON.
+pub fn is_json(value: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"application/";
+    value.split(|&byte| byte == b',').any(|one| {
+        let bare = one.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        let (prefix, subtype) = bare.split_at_checked(PREFIX.len()).unwrap_or_default();
+        let ends_in_json = subtype.len().checked_sub(4).and_then(|at| subtype.split_at_checked(at));
+        prefix.eq_ignore_ascii_case(PREFIX)
+            && ends_in_json.is_some_and(|(before, json)| {
+                json.eq_ignore_ascii_case(b"json")
+                    && (before.is_empty() || (before.ends_with(b"+") && before.len() > 1))
+            })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +65,18 @@ mod tests {
         }
         for other in ["text/html; charset=x", "text/css", "application/json", "", "text/htm"] {
             assert_eq!(with_charset(other.as_bytes(), &mut room), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn json_has_variants() {
+        for json in
+            ["application/json", "Application/JSON; charset=x", "application/problem+json", "text/x, application/json"]
+        {
+            assert!(is_json(json.as_bytes()), "{json}");
+        }
+        for other in ["", "text/json", "application/+json", "application/jsonp", "application/xjson", "json"] {
+            assert!(!is_json(other.as_bytes()), "{other}");
         }
     }
 

@@ -45,6 +45,8 @@ pub struct UpstreamHead<'a> {
     /// `preserve_host`.
     pub keeps_host: bool,
     pub upstream: UpstreamName<'a>,
+    /// What `Host` says in place of all that.
+    pub host_replacement: Option<&'a [u8]>,
     pub opens_websocket: bool,
     /// The client's connection is TLS.
     pub https: bool,
@@ -125,6 +127,9 @@ impl UpstreamHead<'_> {
 
     /// Section 3: the client's Host where the route keeps it, else the upstream's name with the peer's port.
     fn push_host(&self, out: &mut Vec<u8>) {
+        if let Some(host) = self.host_replacement {
+            return push_field(out, b"Host", host);
+        }
         if let Some((host, _)) = self.host.filter(|_| self.keeps_host) {
             return push_field(out, b"Host", host);
         }

@@ -26,14 +26,21 @@ pub struct UpstreamPath<'a> {
     pub handling: PathHandling,
     /// After the `?`, as sent; `Some` of nothing keeps a bare `?`.
     pub query: Option<&'a [u8]>,
+    /// A path in place of the joined one, encoded.
+    pub replacement: Option<&'a [u8]>,
 }
 
 /// Appends the target of the upstream request line to `out`: joined path, percent-encoded, and the query untouched.
 pub fn build_upstream_path(parts: &UpstreamPath<'_>, out: &mut Vec<u8>) {
-    let (base, middle, tail) = join(parts);
-    push_path_encoded(out, base);
-    out.extend_from_slice(middle);
-    push_path_encoded(out, tail);
+    match parts.replacement {
+        Some(path) => out.extend_from_slice(path),
+        None => {
+            let (base, middle, tail) = join(parts);
+            push_path_encoded(out, base);
+            out.extend_from_slice(middle);
+            push_path_encoded(out, tail);
+        }
+    }
     if let Some(query) = parts.query {
         out.push(b'?');
         out.extend_from_slice(query);
@@ -93,7 +100,8 @@ mod tests {
         let mut normal = Vec::new();
         let path = crate::http::target::normalize_path(request.as_bytes(), &mut normal).unwrap();
         let matched_len = (route != "-").then_some(route.len());
-        let parts = UpstreamPath { base: base.as_bytes(), path, matched_len, strip, handling, query: None };
+        let parts =
+            UpstreamPath { base: base.as_bytes(), path, matched_len, strip, handling, query: None, replacement: None };
         let mut out = Vec::new();
         build_upstream_path(&parts, &mut out);
         String::from_utf8(out).unwrap()
@@ -272,6 +280,7 @@ mod tests {
                 strip: true,
                 handling: PathHandling::V0,
                 query: query.map(str::as_bytes),
+                replacement: None,
             };
             let mut out = Vec::new();
             build_upstream_path(&parts, &mut out);

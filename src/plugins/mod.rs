@@ -16,14 +16,23 @@ mod acl;
 mod authenticate;
 mod basic_auth;
 mod body;
+mod body_edit;
+mod bot_detection;
 mod correlation_id;
+mod cors;
+mod edit;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
 pub mod query;
 mod redirect;
+mod request_size_limiting;
 mod request_termination;
+mod request_transformer;
+mod response_transformer;
 mod settings;
+mod template;
+mod template_value;
 #[cfg(test)]
 mod testing;
 pub mod token_key;
@@ -45,12 +54,17 @@ use crate::plugins::view::View;
 pub static PLUGINS: &[&Kind] = &[
     &acl::KIND,
     &basic_auth::KIND,
+    &bot_detection::KIND,
     &correlation_id::KIND,
+    &cors::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
     &redirect::KIND,
+    &request_size_limiting::KIND,
     &request_termination::KIND,
+    &request_transformer::KIND,
+    &response_transformer::KIND,
 ];
 
 /// One plugin: what the Admin API knows of it and how a configuration of it is compiled.
@@ -160,12 +174,17 @@ mod tests {
         let known = [
             ("acl", 950),
             ("basic-auth", 1100),
+            ("bot-detection", 2500),
             ("correlation-id", 100_001),
+            ("cors", 2000),
             ("ip-restriction", 990),
             ("jwt", 1450),
             ("key-auth", 1250),
             ("redirect", 779),
+            ("request-size-limiting", 951),
             ("request-termination", 2),
+            ("request-transformer", 801),
+            ("response-transformer", 800),
         ];
         for kind in PLUGINS {
             assert!(known.contains(&(kind.schema.name, kind.priority)), "{}", kind.schema.name);

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::plugins::edit::Action;
+
 /// One piece, still encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Argument<'a> {
@@ -97,6 +99,72 @@ fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|value| value as u8)
 }
 
+/// Arguments taken apart to be changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct List(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl List {
+    /// The arguments of a query string or a form, decoded.
+    pub fn of(text: &[u8]) -> Self {
+        let owned = |text: &[u8]| decoded(text).into_owned();
+        Self(arguments(text).map(|argument| (owned(argument.name), argument.value.map(owned))).collect())
+    }
+
+    /// Does it to all arguments of a name; `value` is the new name for a rename.
+    pub fn change(&mut self, action: Action, name: &[u8], value: &[u8]) {
+        let place = self.0.iter().position(|(own, _)| own == name);
+        let new = (name.to_vec(), Some(value.to_vec()));
+        match (action, place) {
+            (Action::Remove, _) => self.0.retain(|(own, _)| own != name),
+            (Action::Rename, _) => {
+                let renamed = self.0.iter_mut().filter(|(own, _)| own == name);
+                renamed.for_each(|(own, _)| *own = value.to_vec());
+            }
+            (Action::Replace, Some(place)) => {
+                self.0.retain(|(own, _)| own != name);
+                self.0.insert(place, new);
+            }
+            (Action::Add, None) | (Action::Append, None) => self.0.push(new),
+            (Action::Append, Some(_)) => {
+                let last = self.0.iter().rposition(|(own, _)| own == name).unwrap_or_default();
+                self.0.insert(last + 1, new);
+            }
+            (Action::Replace, None) | (Action::Add, Some(_)) => {}
+        }
+    }
+
+    /// Adds the other's arguments.
+    pub fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The arguments as text: all but letters, digits and `-._~` encoded.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (name, value) in &self.0 {
+            if !out.is_empty() {
+                out.push(b'&');
+            }
+            push_encoded(&mut out, name);
+            if let Some(value) = value {
+                out.push(b'=');
+                push_encoded(&mut out, value);
+            }
+        }
+        out
+    }
+}
+
+fn push_encoded(out: &mut Vec<u8>, text: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in text {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            _ => out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +197,22 @@ mod tests {
         }
         assert_eq!(find(b"x+y=1", b"x y"), text("1"));
         assert_eq!(find(b"x+y=1", b"x+y"), Found::Nothing);
+    }
+
+    #[test]
+    fn a_list_is_changed_by_decoded_names() {
+        let check = |query: &str, change: (Action, &str, &str), want: &str| {
+            let mut list = List::of(query.as_bytes());
+            list.change(change.0, change.1.as_bytes(), change.2.as_bytes());
+            assert_eq!(String::from_utf8(list.encoded()).unwrap(), want, "{query} {change:?}");
+        };
+        check("%61=1&b&a=2", (Action::Remove, "a", ""), "b");
+        check("a=1&b=&a=2", (Action::Rename, "a", "c d"), "c%20d=1&b=&c%20d=2");
+        check("b=1&a=1&c=1&a=2", (Action::Replace, "a", "x&y"), "b=1&a=x%26y&c=1");
+        check("b=1", (Action::Replace, "a", "x"), "b=1");
+        check("a=1", (Action::Add, "a", "x"), "a=1");
+        check("", (Action::Add, "a", "\u{e9}"), "a=%C3%A9");
+        check("a=1&b=1", (Action::Append, "a", "2"), "a=1&a=2&b=1");
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::plugins::view::Notes;
 use crate::plugins::view::PathCaptures;
 use crate::plugins::view::Reply;
 use crate::plugins::view::ResponseView;
+use crate::plugins::view::Rewrite;
 use crate::plugins::view::Told;
 use crate::plugins::view::View;
 
@@ -71,6 +72,8 @@ pub struct Exchange {
     pub reply: Reply,
     pub notes: Notes,
     pub told: Told,
+    pub body_bytes_max: Option<u64>,
+    pub rewrite: Rewrite,
     /// What the last access phase asked.
     pub asking: Option<Asking>,
     /// Of the response that `response_head` is shown.
@@ -110,6 +113,8 @@ impl Exchange {
             reply: Reply::default(),
             notes: Notes::default(),
             told: Told::default(),
+            body_bytes_max: None,
+            rewrite: Rewrite::default(),
             asking: None,
             status: 200,
             drop_body: false,
@@ -139,9 +144,13 @@ impl Exchange {
             scheme: "http",
             host: b"Example.test",
             port: 8000,
+            version: self.head.version,
+            target,
             path,
             query: Editable::new(query, &mut self.edited_query),
             body: self.body.as_deref().map(|body| Editable::new(body, edited_body)),
+            body_bytes_max: &mut self.body_bytes_max,
+            rewrite: &mut self.rewrite,
             fields: &mut self.head.fields,
             source: &self.source,
             identity: &mut self.identity,
@@ -180,6 +189,11 @@ impl Exchange {
         };
         plugin.response_head(&mut view);
         (self.status, self.drop_body) = (view.status, view.drop_body);
+    }
+
+    /// A field of the response that `response_head` is shown.
+    pub fn response_field(&mut self, name: &str, value: &str) {
+        assert!(self.response_fields.append_by_name(name.as_bytes(), value.as_bytes()));
     }
 
     /// The request's fields as `Name: value`, in order.

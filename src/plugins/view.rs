@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::http::fields::Fields;
 use crate::http::head::Method;
+use crate::http::head::Version;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Asking;
 use crate::plugins::ask::Question;
@@ -100,6 +101,25 @@ impl<'a> Editable<'a> {
     }
 }
 
+/// What the upstream is asked differently from what the client asked; empty: no difference. Every text must be fit to stand
+/// in a request head. Reused from request to request.
+#[derive(Default)]
+pub struct Rewrite {
+    pub method: Vec<u8>,
+    /// All of the path, in place of what route and service make of it.
+    pub path: Vec<u8>,
+    pub host: Vec<u8>,
+}
+
+impl Rewrite {
+    /// Forgets all, keeps the memory.
+    pub fn clear(&mut self) {
+        self.method.clear();
+        self.path.clear();
+        self.host.clear();
+    }
+}
+
 /// What one configuration of a plugin keeps of one request between its phases. Reused from request to request.
 #[derive(Default)]
 pub struct Notes {
@@ -159,12 +179,18 @@ pub struct View<'a> {
     pub host: &'a [u8],
     /// Port of the listener, or what `port_maps` makes of it.
     pub port: u16,
+    pub version: Version,
+    /// Request target, as received.
+    pub target: &'a [u8],
     /// Normalised path.
     pub path: &'a [u8],
     /// Query string without the `?`; a change reaches the upstream.
     pub query: Editable<'a>,
     /// Body, when a plugin of the chain asked for it and it fits in memory; a change reaches the upstream.
     pub body: Option<Editable<'a>>,
+    /// Set: a body that becomes longer than that ends the request with 413.
+    pub body_bytes_max: &'a mut Option<u64>,
+    pub rewrite: &'a mut Rewrite,
     /// Header fields; a change reaches the upstream.
     pub fields: &'a mut Fields,
     /// The bytes that `fields` points into.

@@ -274,11 +274,16 @@ impl Job<'_> {
         self.check_body_limit()
     }
 
-    fn check_body_limit(&self) -> Result<(), Fault> {
-        match self.rules.exceeds_body_limit(self.x.body.received) {
-            true => Err(Fault::refused(413)),
-            false => Ok(()),
+    fn check_body_limit(&mut self) -> Result<(), Fault> {
+        let received = self.x.body.received;
+        if self.rules.exceeds_body_limit(received) {
+            return Err(Fault::refused(413));
         }
+        if self.x.body_bytes_max.is_some_and(|most| received > most) {
+            self.x.reply.gateway(413, "Request size limit exceeded");
+            return Err(Fault::Reply);
+        }
+        Ok(())
     }
 
     fn arm_body_deadline(&self) {

@@ -27,6 +27,7 @@ use crate::plugins::view::BodyUse;
 use crate::plugins::view::Identity;
 use crate::plugins::view::Notes;
 use crate::plugins::view::Reply;
+use crate::plugins::view::Rewrite;
 use crate::plugins::view::Told;
 use crate::proxy::body::RequestBody;
 use crate::proxy::buffers::Buf;
@@ -79,6 +80,9 @@ pub struct Exchange {
     pub query_edit: Option<Vec<u8>>,
     pub body_edit: Option<Vec<u8>>,
     pub body: RequestBody,
+    /// What a plugin allows the body to be.
+    pub body_bytes_max: Option<u64>,
+    pub rewrite: Rewrite,
     pub route: Option<Rc<Route>>,
     pub links: Option<Rc<Links>>,
     /// How the route matched.
@@ -131,6 +135,7 @@ impl Exchange {
             reply: std::mem::take(&mut self.reply),
             collected: std::mem::take(&mut self.collected),
             body: std::mem::take(&mut self.body),
+            rewrite: std::mem::take(&mut self.rewrite),
             notes: std::mem::take(&mut self.notes),
             told: std::mem::take(&mut self.told),
             held: std::mem::take(&mut self.held),
@@ -147,6 +152,7 @@ impl Exchange {
         fresh.reply.clear();
         fresh.collected.clear();
         fresh.body.clear();
+        fresh.rewrite.clear();
         fresh.notes.iter_mut().for_each(Notes::clear);
         fresh.told.clear();
         fresh.held.clear();
@@ -362,6 +368,19 @@ impl Job<'_> {
 }
 
 impl Exchange {
+    /// The method that the upstream is asked with.
+    pub fn upstream_method<'a>(&'a self, src: &'a [u8]) -> &'a [u8] {
+        match self.rewrite.method.as_slice() {
+            b"" => self.head.method_span.of(src),
+            method => method,
+        }
+    }
+
+    /// Whether the request may be sent again after some of it reached an upstream.
+    pub fn may_repeat(&self, src: &[u8]) -> bool {
+        Method::of(self.upstream_method(src)).may_repeat()
+    }
+
     /// Keeps the response head that stands in `out`, for plugins that ship records.
     #[inline]
     pub fn keep_sent_head(&mut self) {

@@ -92,7 +92,7 @@ impl Job<'_> {
         self.x.balanced = true;
         let peers = self.peers(service).await?;
         let hash = peers.set.hash_on().map_or(0, |on| self.x.hash(on, self.client.buf.bytes(), &self.core.random));
-        let may_repeat = self.x.head.method.may_repeat();
+        let may_repeat = self.x.may_repeat(self.client.buf.bytes());
         let mut tries_left = service.spec.retries;
         loop {
             let begun_us = self.core.clock.now_us();
@@ -140,7 +140,9 @@ impl Job<'_> {
         let _in_flight = (peers.set.balancer.measures() == Measures::InFlight).then(|| peer.vitals.enter());
         let result = self.attempt(service, peers, peer, false).await;
         match &result {
-            Err(Failure::Broken(broken)) if broken.stale && broken.may_retry(self.x.head.method.may_repeat()) => {
+            Err(Failure::Broken(broken))
+                if broken.stale && broken.may_retry(self.x.may_repeat(self.client.buf.bytes())) =>
+            {
                 self.attempt(service, peers, peer, true).await
             }
             _ => result,

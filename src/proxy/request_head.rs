@@ -27,7 +27,7 @@ impl Job<'_> {
         let mut out = std::mem::take(&mut x.out);
         out.clear();
         let head = UpstreamHead {
-            method: x.head.method_span.of(src),
+            method: x.upstream_method(src),
             version: x.head.version,
             fields: &x.head.fields,
             src,
@@ -36,6 +36,7 @@ impl Job<'_> {
             host: x.host.map(|host| (host.of(src), x.host_name.of(src))),
             keeps_host: x.route.as_ref().is_some_and(|route| route.spec.preserve_host),
             upstream: UpstreamName { host: &peer.host, port: peer.addr.port(), host_header },
+            host_replacement: Some(x.rewrite.host.as_slice()).filter(|host| !host.is_empty()),
             opens_websocket: x.opens_websocket,
             https: false,
             trusted: x.trusted,
@@ -75,6 +76,7 @@ impl Exchange {
             strip: route.is_some_and(|route| route.strip_path),
             handling: route.map_or(PathHandling::V0, |route| route.path_handling),
             query,
+            replacement: Some(self.rewrite.path.as_slice()).filter(|path| !path.is_empty()),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Job<'_> {
         if self.x.response.status == 101 {
             return self.tunnel(upstream, buf, service).await.map_err(Failure::Fault);
         }
-        let to_head = self.x.head.method == Method::Head;
+        let to_head = self.x.upstream_method(self.client.buf.bytes()) == b"HEAD";
         let framing = match response_framing(&self.x.response, buf.bytes(), to_head) {
             Ok(framing) => framing,
             Err(_) => return Err(self.broken_response(&upstream, buf)),
@@ -70,10 +70,11 @@ impl Job<'_> {
             && keep_alive(response.version, &response.fields, buf.bytes())
             && framing != ResponseFraming::UntilClose
             && self.may_carry_more(&upstream);
-        let drop_body = self.shape_response_head(buf.bytes());
+        // A plugin may have asked with another method: then the upstream sent a body that the client does not expect.
+        let drop_body = self.shape_response_head(buf.bytes()) || (self.x.head.method == Method::Head && !to_head);
         let holds = self.x.body_use == BodyUse::Whole && framing != ResponseFraming::Empty && !drop_body;
         let announced = match framing {
-            _ if drop_body => ResponseFraming::Length(0),
+            _ if drop_body || (to_head && self.x.head.method != Method::Head) => ResponseFraming::Length(0),
             // How long a body becomes is not known before the plugins have had it.
             _ if holds => ResponseFraming::Chunked,
             framing => framing,

@@ -19,8 +19,21 @@ use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
 
 /// Plugins whose records are replayed.
-const PLUGINS: [&str; 8] =
-    ["key-auth", "request-termination", "correlation-id", "basic-auth", "acl", "jwt", "ip-restriction", "redirect"];
+const PLUGINS: &[&str] = &[
+    "acl",
+    "basic-auth",
+    "bot-detection",
+    "correlation-id",
+    "cors",
+    "ip-restriction",
+    "jwt",
+    "key-auth",
+    "redirect",
+    "request-size-limiting",
+    "request-termination",
+    "request-transformer",
+    "response-transformer",
+];
 
 /// A difference that is meant: the record, how the lines of the comparison begin (all of them), and why.
 type Exception = (&'static str, &'static [&'static str], &'static str);
