@@ -219,6 +219,13 @@ impl<'a> Parser<'a> {
                 if self.sign(")") { Ok(inner) } else { Err("')' expected".to_string()) }
             }
             Some(b'"' | b'\'') => self.quoted().map(|text| Expr::Text(text.into())),
+            Some(b'-') if self.rest[1..].starts_with(|c: char| c.is_ascii_digit()) => {
+                self.sign("-");
+                match self.primary()? {
+                    Expr::Number(number) => Ok(Expr::Number(-number)),
+                    other => Ok(other),
+                }
+            }
             Some(b'0'..=b'9') => {
                 let len = self.rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.rest.len());
                 // Two points are an operator.

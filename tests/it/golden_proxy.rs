@@ -102,6 +102,11 @@ const EXCEPTIONS: &[Exception] = &[
     ("https-only/post", NO_STUB_PAGE, NO_STUB),
     ("https-only/grpc", NO_STUB_PAGE, NO_STUB),
     (
+        "request-transformer/add get",
+        &["upstream: GET /x?q=1&a=zz HTTP/1.1 instead of GET /x?a=zz&q=1 HTTP/1.1"],
+        "arguments are added in the order in which the configuration names them",
+    ),
+    (
         "request-termination/echo",
         &["body.matched_route: no ws_id", "body.matched_service: no ws_id"],
         "there are no workspaces to show",
