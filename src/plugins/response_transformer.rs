@@ -55,8 +55,15 @@ pub static KIND: Kind = Kind {
 };
 
 struct ResponseTransformer {
-    headers: Box<[(Action, Box<str>, Box<str>)]>,
-    members: Box<[(Action, Box<str>, Value)]>,
+    headers: Box<[Change<Box<str>>]>,
+    members: Box<[Change<Value>]>,
+}
+
+/// One entry of the configuration.
+struct Change<V> {
+    action: Action,
+    name: Box<str>,
+    value: V,
 }
 
 fn check_name(text: &str) -> Result<(), String> {
@@ -81,7 +88,7 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
             let (name, value) = text.split_once(':').unwrap_or((text, ""));
             // A value of nothing is no value.
             if action == Action::Remove || !value.is_empty() {
-                headers.push((action, name.into(), value.into()));
+                headers.push(Change { action, name: name.into(), value: value.into() });
             }
         }
         let types: Vec<&str> = settings::texts(record, "json_types").collect();
@@ -92,7 +99,7 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
                 _ if value.is_empty() => None,
                 _ => typed(value, types.get(at).copied()),
             };
-            members.extend(value.map(|value| (action, name.into(), value)));
+            members.extend(value.map(|value| Change { action, name: name.into(), value }));
         }
     }
     Ok(Box::new(ResponseTransformer { headers: headers.into(), members: members.into() }))
@@ -112,7 +119,7 @@ fn typed(text: &str, kind: Option<&str>) -> Option<Value> {
 
 impl Plugin for ResponseTransformer {
     fn response_head(&self, view: &mut ResponseView<'_>) {
-        for (action, name, value) in &self.headers {
+        for Change { action, name, value } in &self.headers {
             change_header(view, *action, name.as_bytes(), value.as_bytes());
         }
         if !self.members.is_empty() && view.fields.get(view.source, Known::ContentType).is_some_and(is_json) {
@@ -123,7 +130,7 @@ impl Plugin for ResponseTransformer {
 
     fn response_body(&self, view: &mut BodyView<'_>) {
         let Ok(Value::Object(mut object)) = serde_json::from_slice(view.body) else { return };
-        for (action, name, value) in &self.members {
+        for Change { action, name, value } in &self.members {
             action.apply_to(&mut object, name, value.clone());
         }
         view.body.clear();
