@@ -155,3 +155,21 @@ pub const BASIC_CREDENTIALS_STACK_BYTES: usize = 512;
 pub const EXPLAIN_ROUTES_AT_ONCE: usize = 500;
 /// Routes that an explanation names beside the one that matched.
 pub const EXPLAIN_CANDIDATES_MAX: usize = 10;
+/// Identifiers (consumers, addresses, ...) whose uses are counted at a time; beyond it the stalest are forgotten.
+pub const COUNTED_IDENTIFIERS_MAX: usize = 1 << 20;
+/// How far the clocks of two cores may be apart, in seconds.
+pub const CLOCKS_APART_S: u64 = 2;
+/// Identifiers that a core remembers the place of.
+pub const COUNT_HANDLES_PER_CORE_MAX: usize = 64 << 10;
+/// Questions of all cores that are being answered at a time, and as many more that wait; beyond it they fail at once.
+pub const QUESTIONS_UNDER_WAY_MAX: usize = 16 << 10;
+/// How long a Redis server that failed is left alone; questions to it fail at once meanwhile.
+pub const REDIS_REST_MS: u64 = 1000;
+/// How long a connection to Redis is kept that nobody uses.
+pub const REDIS_IDLE_MS: u64 = 60_000;
+/// Counters that are raised in Redis by one command.
+pub const REDIS_COUNTERS_PER_CALL_MAX: usize = 500;
+/// What a request waits for Redis beyond the server's own timeouts, so that they strike first.
+pub const REDIS_LATE_MS: u64 = 500;
+/// How long the first request of a configuration waits until its counters are synchronised from then on.
+pub const SYNCHRONISATION_BEGINS_MS: u64 = 1000;

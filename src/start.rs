@@ -56,8 +56,12 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     });
     let node = ThisNode::open(&settings.prefix, log_level.clone())
         .map_err(|e| format!("{}: {e}", settings.prefix.display()))?;
-    let facts =
-        NodeFacts { node_id: node.id().to_string(), hostname: node.hostname().to_owned(), spooled: Arc::default() };
+    let facts = NodeFacts {
+        node_id: node.id().to_string(),
+        hostname: node.hostname().to_owned(),
+        spooled: Arc::default(),
+        counts: Arc::default(),
+    };
     let acknowledged = Acknowledged::default();
     let (outbox, records) = Outbox::new(acknowledged.callback());
     let access_log = AccessLog::start(settings.proxy_access_log.clone(), records).map_err(|error| {
@@ -74,6 +78,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     let counters: Vec<_> = ends.iter().map(|end| end.counters.clone()).collect();
     let (mut control, initial) = Control::open(&settings, node, ends, acknowledged)?;
 
+    let outbox = outbox.asking(control.answering());
     let mut cores = Vec::new();
     for (index, ((mailbox, counters), listeners)) in mailboxes.into_iter().zip(counters).zip(bound.sockets).enumerate()
     {

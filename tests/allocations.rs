@@ -199,6 +199,7 @@ impl Running {
                 node_id: Uuid::new_v4().to_string(),
                 hostname: "test".to_owned(),
                 spooled: Arc::default(),
+                counts: Arc::default(),
             },
         };
         let thread = worker::spawn(seed).expect("threads can be made");

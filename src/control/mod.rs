@@ -4,6 +4,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod answer;
 pub mod backends;
 pub mod declared;
 pub mod log_switch;
@@ -11,7 +12,9 @@ pub mod names;
 pub mod node;
 mod probe;
 pub mod publish;
+mod reach;
 pub mod store;
+mod tls;
 pub mod validate;
 
 use std::net::SocketAddr;
@@ -39,19 +42,22 @@ use crate::control::admin::config::Loaded;
 use crate::control::admin::server::AdminServer;
 use crate::control::admin::server::Bound;
 use crate::control::admin::server::Listen as AdminListen;
+use crate::control::answer::Desk;
 use crate::control::node::ThisNode;
-use crate::control::probe::tls::FindCertificate;
-use crate::control::probe::tls::Trust;
 use crate::control::publish::Acknowledged;
 use crate::control::publish::CoreEnd;
 use crate::control::publish::Publisher;
+use crate::control::reach::Reach;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
 use crate::control::store::Store;
+use crate::control::tls::FindCertificate;
+use crate::control::tls::Trust;
 use crate::entity;
 use crate::entity::Entity;
 use crate::entity::route;
 use crate::state::delta::Delta;
+use crate::state::mailbox;
 use crate::state::mailbox::Post;
 
 /// Does work that takes long for a task, in a way that lets other tasks go on.
@@ -72,6 +78,7 @@ pub struct Control {
     admin_log: Option<Arc<AdminLog>>,
     /// The declarative document that the rows were read from.
     loaded: Loaded,
+    reach: Arc<Reach>,
 }
 
 /// What an operator asks of the process.
@@ -137,10 +144,18 @@ impl Control {
         let backends = publisher.backends().clone();
         let store = opened.into_store(publisher);
         let trust = Trust::new(&settings.lua_ssl_trusted_certificate, certificates(store.clone()))?;
+        let trust = Arc::new(trust);
+        let reach = Arc::new(Reach::new(store.publisher().names().clone(), trust.clone()));
         runtime.spawn(probe::run(backends, trust));
         runtime.spawn(store.clone().purge());
         drop(_inside);
-        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None, loaded }, initial))
+        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None, loaded, reach }, initial))
+    }
+
+    /// Where the questions of plugins go, for [`Outbox::asking`](crate::state::mailbox::Outbox::asking).
+    pub fn answering(&self) -> Arc<dyn Fn(mailbox::Asked) -> bool + Send + Sync> {
+        let _inside = self.runtime.enter();
+        Desk::open(self.store.publisher().cores().clone(), self.reach.clone())
     }
 
     /// Waits until every core serves the configuration that was opened.

@@ -4,13 +4,24 @@
 
 use std::sync::Arc;
 
+use crate::plugins::redis::RedisCounting;
+use crate::plugins::syncing::Syncing;
+
 /// What a plugin wants to know or to have done. A new one is a variant and an answerer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Question {}
+pub enum Question {
+    /// Counts in Redis; [`Answer::Counted`].
+    Count(RedisCounting),
+    /// Brings counters together with those in Redis from now on; [`Answer::Done`].
+    Synchronise(Arc<Syncing>),
+}
 
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
+    /// The counters as they stand now, in the order asked.
+    Counted(Vec<i64>),
+    Done,
     /// Nobody could answer, or not in time; the reason, for the log.
     Failed(Arc<str>),
 }

@@ -8,8 +8,11 @@
 
 pub mod ask;
 pub mod chain;
+pub mod counts;
 pub mod directory;
+pub mod redis;
 pub mod shipping;
+pub mod syncing;
 pub mod view;
 
 mod acl;
@@ -21,10 +24,13 @@ mod bot_detection;
 mod correlation_id;
 mod cors;
 mod edit;
+mod identifier;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod periods;
 pub mod query;
+mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
@@ -60,6 +66,7 @@ pub static PLUGINS: &[&Kind] = &[
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &rate_limiting::KIND,
     &redirect::KIND,
     &request_size_limiting::KIND,
     &request_termination::KIND,
@@ -180,6 +187,7 @@ mod tests {
             ("ip-restriction", 990),
             ("jwt", 1450),
             ("key-auth", 1250),
+            ("rate-limiting", 910),
             ("redirect", 779),
             ("request-size-limiting", 951),
             ("request-termination", 2),

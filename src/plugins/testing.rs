@@ -17,7 +17,10 @@ use crate::http::parse::parse_request;
 use crate::plugins::Kind;
 use crate::plugins::Plugin;
 use crate::plugins::Verdict;
+use crate::plugins::ask::Answer;
 use crate::plugins::ask::Asking;
+use crate::plugins::chain::Scope;
+use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Credential;
 use crate::plugins::directory::Directory;
@@ -107,6 +110,7 @@ impl Exchange {
                 worker_id: "worker".into(),
                 serial: Cell::new(0),
                 random: || 0x0123_4567_89ab_cdef,
+                counts: CoreCounts::default(),
             },
             captures: None,
             route: None,
@@ -129,6 +133,10 @@ impl Exchange {
 
     pub fn access(&mut self, plugin: &dyn Plugin) -> Verdict {
         self.with_view(|view| plugin.access(view))
+    }
+
+    pub fn answered(&mut self, plugin: &dyn Plugin, answer: Answer) -> Verdict {
+        self.with_view(|view| plugin.answered(view, answer))
     }
 
     fn with_view<T>(&mut self, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
@@ -157,6 +165,7 @@ impl Exchange {
             directory: &self.directory,
             core: &self.core,
             conn: CONN,
+            scope: Scope::default(),
             route: self.route.as_deref().map(|document| EntityFacts { id: Uuid::nil(), name: None, document }),
             service: None,
             captures: self.captures.as_deref(),

@@ -15,6 +15,8 @@ use crate::http::head::Version;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Asking;
 use crate::plugins::ask::Question;
+use crate::plugins::chain::Scope;
+use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Directory;
 use crate::plugins::directory::Groups;
@@ -40,6 +42,8 @@ pub struct CoreFacts {
     pub serial: Cell<u64>,
     /// 64 random bits per call.
     pub random: fn() -> u64,
+    /// Uses that are limited.
+    pub counts: CoreCounts,
 }
 
 /// The client's connection.
@@ -199,6 +203,8 @@ pub struct View<'a> {
     pub directory: &'a Directory,
     pub core: &'a CoreFacts,
     pub conn: ConnFacts,
+    /// To what the configuration that runs applies.
+    pub scope: Scope,
     pub route: Option<EntityFacts<'a>>,
     pub service: Option<EntityFacts<'a>>,
     /// What the path regex of the route caught; `None` without a regex. Behind a trait, as finding it costs a search that

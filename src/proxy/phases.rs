@@ -4,6 +4,7 @@
 
 use crate::plugins::Verdict;
 use crate::plugins::ask::Answer;
+use crate::plugins::chain::Scope;
 use crate::plugins::directory::Directory;
 use crate::plugins::view::BodyUse;
 use crate::plugins::view::BodyView;
@@ -33,7 +34,7 @@ impl Job<'_> {
         let directory = self.core.state.borrow().directory();
         let mut notes = Notes::default();
         for placed in links.chain.global() {
-            self.with_view(&links, &directory, &mut notes, |view| placed.instance.plugin.rewrite(view));
+            self.with_view(&links, &directory, placed.scope, &mut notes, |view| placed.instance.plugin.rewrite(view));
         }
     }
 
@@ -56,10 +57,12 @@ impl Job<'_> {
             if verdict == Verdict::Continue {
                 let plugin = &placed.instance.plugin;
                 let mut notes = std::mem::take(&mut self.x.notes[at]);
-                verdict = self.with_view(links, &directory, &mut notes, |view| plugin.access(view));
+                verdict = self.with_view(links, &directory, placed.scope, &mut notes, |view| plugin.access(view));
                 while verdict == Verdict::Ask {
                     let answer = self.answer_of_question().await;
-                    verdict = self.with_view(links, &directory, &mut notes, |view| plugin.answered(view, answer));
+                    let scope = placed.scope;
+                    verdict =
+                        self.with_view(links, &directory, scope, &mut notes, |view| plugin.answered(view, answer));
                 }
                 self.x.notes[at] = notes;
             }
@@ -176,6 +179,7 @@ impl Job<'_> {
         &mut self,
         links: &Links,
         directory: &Directory,
+        scope: Scope,
         notes: &mut Notes,
         phase: impl FnOnce(&mut View<'_>) -> T,
     ) -> T {
@@ -206,6 +210,7 @@ impl Job<'_> {
             directory,
             core: &self.core.facts,
             conn: self.client.facts,
+            scope,
             route,
             service,
             client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),

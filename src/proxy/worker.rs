@@ -24,6 +24,8 @@ use crate::config::Driver;
 use crate::config::Settings;
 use crate::limits;
 use crate::metrics::counters::CoreCounters;
+use crate::plugins::counts::CoreCounts;
+use crate::plugins::counts::Counts;
 use crate::plugins::view::ConnFacts;
 use crate::plugins::view::CoreFacts;
 use crate::proxy::connection;
@@ -61,6 +63,8 @@ pub struct NodeFacts {
     pub hostname: String,
     /// What the spooled request bodies of all cores hold.
     pub spooled: Arc<SpoolAccount>,
+    /// Uses that plugins count.
+    pub counts: Arc<Counts>,
 }
 
 /// How cores talk to the kernel.
@@ -156,6 +160,7 @@ async fn run(seed: Seed) {
         worker_id: uuid::Uuid::new_v4().to_string().into(),
         serial: Default::default(),
         random: || fastrand::u64(..),
+        counts: CoreCounts::new(node.counts),
     };
     let acknowledge = outbox.acknowledge.clone();
     let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled));

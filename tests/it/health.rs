@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::harness::Driver;
+use crate::harness::certificates;
 use crate::harness::dns::Dns;
 use crate::harness::dns::Says;
 use crate::harness::eventually;
@@ -90,21 +91,11 @@ fn an_address_that_accepts_and_never_answers_times_out_and_tcp_probes_do_not_min
     assert_eq!(health(&gateway, refused.number), "UNHEALTHY");
 }
 
-fn openssl(directory: &Path, arguments: &str) {
-    let mut command = Command::new("openssl");
-    command.current_dir(directory).args(arguments.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
-    assert!(command.status().is_ok_and(|status| status.success()), "openssl {arguments}");
-}
-
 #[test]
 fn probes_over_tls_verify_by_name_and_authority() {
     let directory = tempfile::tempdir().expect("temporary files can be made");
     let of = directory.path();
-    let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(of, &format!("req -x509 {new} -keyout ca.key -out ca.pem -subj /CN=authority"));
-    openssl(of, &format!("req {new} -keyout leaf.key -out leaf.csr -subj /CN=up.test"));
-    std::fs::write(of.join("names"), "subjectAltName=DNS:up.test\n").expect("it can be written to");
-    openssl(of, "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -out leaf.pem");
+    certificates::write(of, "up.test");
     let port = Port::reserve();
     let mut command = Command::new("openssl");
     command.current_dir(of).args(["s_server", "-www", "-quiet", "-cert", "leaf.pem", "-key", "leaf.key", "-accept"]);
@@ -126,7 +117,7 @@ fn probes_over_tls_verify_by_name_and_authority() {
 /// A key and a certificate of its own for a name: `NAME.key`, `NAME.pem`.
 fn self_signed(of: &Path, name: &str) {
     let new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(of, &format!("req -x509 {new} -keyout {name}.key -out {name}.pem -subj /CN={name}"));
+    certificates::openssl(of, &format!("req -x509 {new} -keyout {name}.key -out {name}.pem -subj /CN={name}"));
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod parking;
 mod patience;
 mod plugins;
 mod proxy_protocol;
+mod rate_limiting;
 mod smuggling;
 mod splits;
 mod spooled_bodies;

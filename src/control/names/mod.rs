@@ -201,6 +201,22 @@ impl Names {
         self.runtime.spawn(watcher).abort_handle()
     }
 
+    /// Where a name that nobody watches is now.
+    ///
+    /// # Errors
+    /// Why that is unknown.
+    pub async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let hosts = self.lock().hosts.clone();
+        if let Some(ip) = literal(name).or_else(|| hosts.find(name, &self.rules.address_kinds())) {
+            return Ok(vec![ip]);
+        }
+        match self.ask(name, &Memory::default()).await {
+            Answer::Found(found) => Ok(found.addresses.iter().map(|address| address.ip).collect()),
+            Answer::Nothing(_) => Err(format!("the name {name} has no address")),
+            Answer::Failed(why) => Err(format!("the name {name}: {why}")),
+        }
+    }
+
     async fn ask(&self, name: &str, memory: &Memory) -> Answer {
         let Some(dns) = &self.dns else { return Answer::Failed("there is no name server".to_owned()) };
         let _turn = self.turns.acquire().await;

@@ -6,7 +6,6 @@
 
 mod one;
 mod schedule;
-pub mod tls;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -25,7 +24,7 @@ use crate::control::probe::one::Probe;
 use crate::control::probe::schedule::Intervals;
 use crate::control::probe::schedule::Key;
 use crate::control::probe::schedule::Schedule;
-use crate::control::probe::tls::Trust;
+use crate::control::tls::Trust;
 use crate::state::peers::PeerSet;
 
 /// How exact intervals are kept.
@@ -40,7 +39,7 @@ struct Probed {
 }
 
 /// Probes all upstreams for as long as it is polled.
-pub async fn run(backends: Backends, trust: Trust) {
+pub async fn run(backends: Backends, trust: Arc<Trust>) {
     let mut changes = backends.changes();
     let mut probed: HashMap<Uuid, Probed> = HashMap::new();
     let mut ticks = tokio::time::interval(TICK);

@@ -2,6 +2,7 @@
 //! Owns: everything that is started; all of it ends with the test, also with one that panics. Never: waits without a bound.
 //! Always: tests are independent: ports are reserved or chosen by the kernel, prefixes are temporary.
 
+pub mod certificates;
 pub mod client;
 pub mod curl;
 pub mod dns;
@@ -11,6 +12,7 @@ pub mod nginx;
 pub mod peer;
 pub mod port;
 pub mod process;
+pub mod redis;
 pub mod site;
 
 use std::time::Duration;

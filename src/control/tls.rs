@@ -1,4 +1,5 @@
-//! Whom probes over TLS trust, and by which certificate they show who asks.
+//! Whom the control plane trusts when it speaks TLS, and by which certificate it shows who asks.
+//! Always: that a server is not verified is asked for each time.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -36,7 +37,7 @@ const SYSTEM_FILES: &[&str] = &[
 /// The certificate of this id and its key, in PEM; `None`: there is no such certificate.
 pub type FindCertificate = Box<dyn Fn(Uuid) -> Option<(String, String)> + Send + Sync>;
 
-/// How probes speak TLS.
+/// How clients of the control plane speak TLS.
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
@@ -117,7 +118,7 @@ fn builder(
     }
 }
 
-/// For `https_verify_certificate = false`: whoever answers is believed.
+/// For `https_verify_certificate = false` and its likes: whoever answers is believed.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,0 +1,74 @@
+//! Answers to the questions of plugins.
+//! Owns: the desk that takes questions of all cores; one module per kind of server that is asked.
+//! Never: takes more than [`crate::limits::QUESTIONS_UNDER_WAY_MAX`] at a time.
+//! Always: what is taken is answered, or has failed when the asker's patience ends; a core that asks never waits.
+
+mod redis;
+mod syncing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::control::answer::redis::Redis;
+use crate::control::publish::CoreEnd;
+use crate::control::reach::Reach;
+use crate::limits;
+use crate::plugins::ask::Answer;
+use crate::plugins::ask::Question;
+use crate::state::mailbox::Asked;
+use crate::state::mailbox::Post;
+
+/// Who answers.
+pub struct Desk {
+    cores: Arc<Vec<CoreEnd>>,
+    redis: Arc<Redis>,
+}
+
+impl Desk {
+    /// Opens the desk; what it returns takes a question, or says `false`. Must be called inside the control runtime.
+    pub fn open(cores: Arc<Vec<CoreEnd>>, reach: Arc<Reach>) -> Arc<dyn Fn(Asked) -> bool + Send + Sync> {
+        let desk = Arc::new(Self { cores, redis: Arc::new(Redis::new(reach)) });
+        let (taken, arriving) = mpsc::channel(limits::QUESTIONS_UNDER_WAY_MAX);
+        tokio::spawn(desk.serve(arriving));
+        Arc::new(move |asked| taken.try_send(asked).is_ok())
+    }
+
+    async fn serve(self: Arc<Self>, mut arriving: mpsc::Receiver<Asked>) {
+        let turns = Arc::new(tokio::sync::Semaphore::new(limits::QUESTIONS_UNDER_WAY_MAX));
+        while let Some(asked) = arriving.recv().await {
+            let turn = turns.clone().acquire_owned().await;
+            let desk = self.clone();
+            tokio::spawn(async move {
+                desk.answer(asked).await;
+                drop(turn);
+            });
+        }
+    }
+
+    async fn answer(&self, asked: Asked) {
+        let Asked { core, ticket, question, patience_ms } = asked;
+        let patience = Duration::from_millis(patience_ms);
+        let answer = tokio::time::timeout(patience, self.find_answer(question)).await;
+        let answer = answer.unwrap_or_else(|_| Answer::Failed("no answer in time".into()));
+        if let Some(ticket) = ticket
+            && let Some(end) = self.cores.get(core)
+        {
+            end.sender.post(Post::Answer(ticket, answer));
+        }
+    }
+
+    async fn find_answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Count(counting) => match self.redis.count(&counting.server, &counting.counters).await {
+                Ok(counts) => Answer::Counted(counts),
+                Err(why) => Answer::Failed(why),
+            },
+            Question::Synchronise(counters) => {
+                syncing::begin(counters, self.redis.clone());
+                Answer::Done
+            }
+        }
+    }
+}
