@@ -5,6 +5,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::config::Cidr;
+use crate::entity::ANY_PROTOCOL;
 use crate::entity::PluginSchema;
 use crate::entity::checks::EntityCheck;
 use crate::entity::schema::Field;
@@ -15,12 +16,10 @@ use crate::plugins::Plugin;
 use crate::plugins::Verdict;
 use crate::plugins::settings;
 use crate::plugins::view::View;
-use crate::strs;
 
 const BLOCK: Field = Field::string("").check(Check::IpOrCidr);
-const PROTOCOL: Field = Field::string("").one_of(strs!["grpc", "grpcs", "http", "https", "tcp", "tls"]);
 const PROTOCOLS: Field =
-    Field::set("protocols", &PROTOCOL).required().default_strs(&["http", "https", "tcp", "tls", "grpc", "grpcs"]);
+    Field::set("protocols", &ANY_PROTOCOL).required().default_strs(&["http", "https", "tcp", "tls", "grpc", "grpcs"]);
 
 pub static KIND: Kind = Kind {
     schema: PluginSchema::new(

@@ -5,6 +5,7 @@
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::PROTOCOLS_ANY;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
 use crate::entity::schema::Record;
@@ -51,7 +52,8 @@ pub static KIND: Kind = Kind {
             Field::record("add", &ADDED).required(),
             Field::record("append", &ADDED).required(),
         ],
-    ),
+    )
+    .protocols(PROTOCOLS_ANY),
     priority: 801,
     build,
 };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::RwLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -83,31 +84,41 @@ fn a_cookie_is_set_once_and_brings_the_client_back() {
 
 #[test]
 fn least_connections_passes_a_busy_target_by() {
-    let release = Arc::new(AtomicBool::new(false));
-    let released = release.clone();
-    let busy = Peer::scripted(move |accepted| {
-        while accepted.request().is_some() {
-            while !released.load(Ordering::SeqCst) {
-                std::thread::yield_now();
+    // Both hold what they get until their gate opens.
+    let holding = |name: &'static str, gate: &Arc<RwLock<()>>| {
+        let gate = gate.clone();
+        Peer::scripted(move |accepted| {
+            while accepted.request().is_some() {
+                drop(gate.read());
+                accepted.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
             }
-            accepted.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbusy");
-        }
-    });
-    let quick = named("quick");
+        })
+    };
+    let gates = [Arc::default(), Arc::default()];
+    let (busy, quick) = (holding("busy", &gates[0]), holding("quick", &gates[1]));
+    let [busy_closed, quick_closed] = gates.each_ref().map(|gate| gate.write().expect("nobody panics behind it"));
     let upstream = json!({"algorithm": "least-connections"});
     let gateway = balanced(&[("workers", "2")], upstream, json!({}), &[busy.port, quick.port]);
-    let mut held = gateway.connect();
-    // The first or the second meets the busy target, and stays there.
-    held.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut other = gateway.connect();
-    other.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    busy.arrived();
+    let (mut held, mut at_busy, mut at_quick) = (Vec::new(), 0, 0);
+    for _ in 0..4 {
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("the request to arrive", || {
+            let (more_busy, more_quick) = (busy.arrived_by_now().len(), quick.arrived_by_now().len());
+            (at_busy, at_quick) = (at_busy + more_busy, at_quick + more_quick);
+            (more_busy + more_quick == 1).then_some(())
+        });
+        held.push(client);
+    }
+    assert_eq!((at_busy, at_quick), (2, 2), "whoever has fewer gets the next one, on whichever core");
+    drop(quick_closed);
+    // With two requests held, the busy one has more even while a core has yet to count off an answer of the quick one.
     for _ in 0..20 {
         assert_eq!(ask(&gateway, "").text(), "quick", "on whichever core");
     }
-    release.store(true, Ordering::SeqCst);
-    let texts = BTreeSet::from([held.response().text(), other.response().text()]);
-    assert!(texts.contains("busy"), "{texts:?}");
+    drop(busy_closed);
+    let busy_answers = held.iter_mut().map(|client| client.response().text()).filter(|text| text == "busy").count();
+    assert_eq!(busy_answers, 2);
 }
 
 #[test]

@@ -26,6 +26,7 @@ const MEANT: &[(&str, &str)] = &[
     ("info/config-db-mode", "the whole configuration is read in every mode"),
     ("info/config-post-db-mode", "a whole configuration is loaded in every mode"),
     ("schema/routes", "the rules by protocol depend on the variant and are not listed"),
+    ("schema/jwt_secrets", "the rule by algorithm lists the names instead of a pattern for each"),
     ("schema/upstreams", "the default of healthchecks names its threshold too"),
     ("schema/keys", "an attribute that says what its absence says is left out"),
     ("options/cors-preflight", "a page of an origin that is not configured may not read answers"),
