@@ -321,7 +321,7 @@ impl Tried {
 
     /// Whether the peer failed before in this request.
     pub fn contains(&self, addr: SocketAddr) -> bool {
-        self.addrs.contains(&Some(addr))
+        self.addrs[..self.count.min(Self::MAX)].contains(&Some(addr))
     }
 
     /// Whether nothing failed yet.
@@ -331,7 +331,7 @@ impl Tried {
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.count = 0;
     }
 }
 

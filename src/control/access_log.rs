@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 
 use base64::Engine;
 
+use crate::http::encode::push_ip;
 use crate::http::encode::push_u64;
 use crate::metrics::record::Record;
 use crate::state::mailbox::Outbox;
@@ -142,7 +143,8 @@ impl LocalTime {
 }
 
 fn push_line(record: &Record<'_>, time: &mut LocalTime, out: &mut Vec<u8>) {
-    let _ = write!(out, "{} - ", record.client_ip);
+    push_ip(out, record.client_ip);
+    out.extend_from_slice(b" - ");
     match basic_user(record.authorization) {
         Some(user) => push_escaped(&user, out),
         None => out.push(b'-'),

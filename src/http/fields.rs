@@ -3,6 +3,8 @@
 //! Owns: lookup, removal, replacement. Never: owns the read buffer; every reader passes it, and it must be the one that
 //! was parsed. Always: no name is anything but a token, no value holds CR, LF, NUL or another control byte but HTAB.
 
+use std::ops::Range;
+
 use crate::http::known::Known;
 
 /// A piece of a buffer: `start` and `len` in bytes.
@@ -80,6 +82,17 @@ impl Item {
             Home::Source => self.value.of(src),
             _ => self.value.of(scratch),
         }
+    }
+
+    /// The whole line in the source, if it is written as the encoder writes lines.
+    #[inline]
+    fn line(&self, src: &[u8]) -> Option<Range<usize>> {
+        let (colon, value, end) = (self.name.end(), self.value.start as usize, self.value.end());
+        let is_usual = self.name_home == Home::Source
+            && self.value_home == Home::Source
+            && src.get(colon..value) == Some(b": ".as_slice())
+            && src.get(end..end + 2) == Some(b"\r\n".as_slice());
+        is_usual.then(|| self.name.start as usize..end + 2)
     }
 
     #[inline]
@@ -195,13 +208,26 @@ impl Fields {
         })
     }
 
+    /// Every field, in order, and where in the source its line stands if a writer would write just that.
+    pub(super) fn lines<'a>(
+        &'a self,
+        src: &'a [u8],
+    ) -> impl Iterator<Item = (Field<'a>, Option<Range<usize>>)> + use<'a> {
+        self.iter(src).zip(self.items.iter().map(|item| item.line(src)))
+    }
+
     /// Removes every field with this known name; says whether there was one.
     pub fn remove(&mut self, known: Known) -> bool {
-        if !self.has(known) {
+        self.remove_all(known.bit())
+    }
+
+    /// Removes every field whose known name has its bit set; says whether there was one.
+    pub fn remove_all(&mut self, unwanted: u128) -> bool {
+        if self.present & unwanted == 0 {
             return false;
         }
-        self.items.retain(|item| item.known != known);
-        self.present &= !known.bit();
+        self.items.retain(|item| item.known.bit() & unwanted == 0);
+        self.present &= !unwanted;
         true
     }
 

@@ -6,13 +6,14 @@
 use crate::http::fields::{Field, Fields, tokens};
 use crate::http::head::{Method, RequestHead, Version};
 use crate::http::known::Known;
+use crate::http::known::bits;
 
 /// Makes the fields of a client's request fit to be sent upstream. What was asked of this connection (`keep_alive`,
 /// `expects_continue`, `accepts_trailers`) must be read before. TE stays as `trailers` if the
 /// client's first TE line lists it. Content-Length stays; the framing sent is the caller's.
 pub fn strip_request(fields: &mut Fields, src: &[u8]) {
     fields.remove_listed(src, Known::Connection, is_protected);
-    for known in [
+    const UNWANTED: u128 = bits(&[
         Known::Connection,
         Known::KeepAlive,
         Known::Expect,
@@ -24,9 +25,8 @@ pub fn strip_request(fields: &mut Fields, src: &[u8]) {
         Known::XKongRequestDebug,
         Known::XKongRequestDebugLog,
         Known::XKongRequestDebugToken,
-    ] {
-        fields.remove(known);
-    }
+    ]);
+    fields.remove_all(UNWANTED);
     if accepts_trailers(fields, src) {
         fields.set(Known::Te, b"trailers");
     } else {
@@ -40,19 +40,15 @@ pub fn strip_response(fields: &mut Fields, src: &[u8], upgrade: Option<&[u8]>, t
     fields.remove_listed(src, Known::Connection, |known| {
         is_protected(known) || matches!(known, Known::Upgrade | Known::KeepAlive)
     });
-    for known in [Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding] {
-        fields.remove(known);
-    }
+    const UNWANTED: u128 =
+        bits(&[Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding]);
     let same_upgrade = match (upgrade, fields.get(src, Known::Upgrade)) {
         (Some(asked), Some(given)) => given.eq_ignore_ascii_case(asked),
         _ => false,
     };
-    if !same_upgrade {
-        fields.remove(Known::Upgrade);
-    }
-    if !trailers {
-        fields.remove(Known::Trailer);
-    }
+    let unwanted_upgrade = if same_upgrade { 0 } else { Known::Upgrade.bit() };
+    let unwanted_trailer = if trailers { 0 } else { Known::Trailer.bit() };
+    fields.remove_all(UNWANTED | unwanted_upgrade | unwanted_trailer);
     if fields.iter(src).any(|field| is_accelerator(&field)) {
         fields.retain(src, |field| !is_accelerator(&field));
     }

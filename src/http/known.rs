@@ -133,9 +133,19 @@ impl Known {
 
     /// This name's bit in a set of names; zero for `Other`.
     #[inline]
-    pub(super) fn bit(self) -> u128 {
+    pub(super) const fn bit(self) -> u128 {
         if self as usize >= NAMES.len() { 0 } else { 1u128 << (self as u8) }
     }
+}
+
+/// The set of some names.
+pub(super) const fn bits(names: &[Known]) -> u128 {
+    let (mut set, mut at) = (0, 0);
+    while at < names.len() {
+        set |= names[at].bit();
+        at += 1;
+    }
+    set
 }
 
 /// Four letters and the length tell all known names apart; letters are folded to lower case by setting one bit.

@@ -127,42 +127,110 @@ pub struct Exchange {
 impl Exchange {
     /// Forgets the request, keeps the memory. Answers whether it is worth keeping.
     pub fn clear_for_reuse(&mut self) -> bool {
-        let mut fresh = Self {
-            head: std::mem::take(&mut self.head),
-            response: std::mem::take(&mut self.response),
-            out: std::mem::take(&mut self.out),
-            path: std::mem::take(&mut self.path),
-            reply: std::mem::take(&mut self.reply),
-            collected: std::mem::take(&mut self.collected),
-            body: std::mem::take(&mut self.body),
-            rewrite: std::mem::take(&mut self.rewrite),
-            notes: std::mem::take(&mut self.notes),
-            told: std::mem::take(&mut self.told),
-            held: std::mem::take(&mut self.held),
-            sent_head: std::mem::take(&mut self.sent_head),
-            tries: std::mem::take(&mut self.tries),
-            hash_text: std::mem::take(&mut self.hash_text),
-            hash_cookie: std::mem::take(&mut self.hash_cookie),
-            ..Self::default()
-        };
-        fresh.head.clear();
-        fresh.response.clear();
-        fresh.out.clear();
-        fresh.path.clear();
-        fresh.reply.clear();
-        fresh.collected.clear();
-        fresh.body.clear();
-        fresh.rewrite.clear();
-        fresh.notes.iter_mut().for_each(Notes::clear);
-        fresh.told.clear();
-        fresh.held.clear();
-        fresh.sent_head.clear();
-        fresh.tries.clear();
-        fresh.hash_cookie.clear();
-        *self = fresh;
+        self.clear();
         let notes: usize = self.notes.iter().map(|notes| notes.bytes.capacity()).sum();
         let kept = self.out.capacity() + self.path.capacity() + self.body.memory_bytes() + self.held.capacity();
         kept + notes < limits::EXCHANGE_KEPT_BYTES_MAX
+    }
+
+    /// In place: to build a fresh value and move it would cost more than all this.
+    fn clear(&mut self) {
+        // All fields by name, so that no new one is forgotten. Each request makes its own id.
+        let Self {
+            head,
+            response,
+            out,
+            path,
+            raw_path,
+            query,
+            host,
+            host_name,
+            request_id: _,
+            started_us,
+            handed_over_us,
+            first_byte_us,
+            client_ip,
+            trusted,
+            accepts_trailers,
+            opens_websocket,
+            identity,
+            reply,
+            query_edit,
+            body_edit,
+            body,
+            route,
+            links,
+            hit,
+            tried,
+            hash_text,
+            hash_cookie,
+            collected,
+            notes,
+            told,
+            asking,
+            ships,
+            body_use,
+            held,
+            sent_head,
+            tries,
+            balanced,
+            from_upstream,
+            replied_us,
+            client_is_done,
+            keep,
+            answered,
+            status,
+            body_bytes_sent,
+            bytes_sent,
+            body_bytes_max,
+            rewrite,
+        } = self;
+        head.clear();
+        response.clear();
+        out.clear();
+        path.clear();
+        *raw_path = Span::EMPTY;
+        *query = None;
+        *host = None;
+        *host_name = Span::EMPTY;
+        *started_us = 0;
+        *handed_over_us = None;
+        *first_byte_us = 0;
+        *client_ip = None;
+        *trusted = false;
+        *accepts_trailers = false;
+        *opens_websocket = false;
+        *identity = Identity::default();
+        reply.clear();
+        *query_edit = None;
+        *body_edit = None;
+        body.clear();
+        *route = None;
+        *links = None;
+        *hit = None;
+        tried.clear();
+        hash_text.clear();
+        hash_cookie.clear();
+        collected.clear();
+        notes.iter_mut().for_each(Notes::clear);
+        told.clear();
+        *asking = None;
+        *ships = false;
+        *body_use = BodyUse::Pass;
+        held.clear();
+        sent_head.clear();
+        tries.clear();
+        *balanced = false;
+        *from_upstream = false;
+        *replied_us = None;
+        *client_is_done = false;
+        *keep = false;
+        *answered = false;
+        *status = 0;
+        *body_bytes_sent = 0;
+        *bytes_sent = 0;
+        *body_bytes_max = None;
+        rewrite.clear();
     }
 }
 
