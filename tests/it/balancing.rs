@@ -128,6 +128,8 @@ fn an_ejected_target_is_ejected_on_every_core_and_across_edits() {
     let upstream = passive(json!({"http_failures": 1}));
     let gateway = balanced(&[("workers", "2")], upstream, json!({}), &[bad.port, good.port]);
     eventually("the bad target to be asked", || (gateway.get("/").status == 500).then_some(()));
+    // It is judged when its answer has left: another core may be quicker than that.
+    eventually("the ejection", || gateway.log().contains("passive check, status 500").then_some(()));
     let all_good = || (0..30).for_each(|_| assert_eq!(ask(&gateway, "").text(), "good"));
     all_good();
     gateway.patch("/upstreams/u", json!({"slots": 20}));
