@@ -95,7 +95,7 @@ class Run:
         self.processes.remove(process)
 
     def wait_ready(self, name, process, port, path):
-        for _ in range(200):
+        for _ in range(400):
             if process.poll() is not None:
                 break
             try:

@@ -62,6 +62,7 @@ need_bench_tools() {
     command -v nginx >/dev/null || missing+=(nginx)
     command -v haproxy >/dev/null || missing+=(haproxy)
     command -v python3 >/dev/null || missing+=(python3)
+    command -v valgrind >/dev/null || missing+=(valgrind)
     install_packages "${missing[@]}"
 }
 
