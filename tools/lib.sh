@@ -70,6 +70,7 @@ need_bench_tools() {
 need_test_tools() {
     local missing=()
     command -v dnsmasq >/dev/null || missing+=(dnsmasq-base)
+    command -v openssl >/dev/null || missing+=(openssl)
     command -v redis-check-rdb >/dev/null || missing+=(redis-tools)
     install_packages "${missing[@]}"
 }
