@@ -15,7 +15,6 @@ use crate::control::store::tables::Tables;
 use crate::control::store::unix_now_ms;
 use crate::entity::PluginSchema;
 use crate::plugins::PLUGINS;
-use crate::state::compile::Compiler;
 
 /// The plugins that the settings allow.
 pub fn plugins(settings: &Settings) -> Vec<PluginInfo> {
@@ -54,22 +53,6 @@ pub fn open(settings: &Settings) -> Result<(Opened, Loaded), String> {
     let rows = read(settings, &name, &text)?;
     let hash = if rows.is_empty() { EMPTY_HASH.to_string() } else { document::hash(&text) };
     Ok((store(&name, rows)?, Some((hash, 0))))
-}
-
-/// Judges a document as a start with it would; how many rows it declares.
-///
-/// # Errors
-/// Everything that is wrong with it, one line each.
-pub fn check(settings: &Settings, name: &str, text: &str) -> Result<usize, String> {
-    let opened = store(name, read(settings, name, text)?)?;
-    let rows: Vec<_> = opened.rows().collect();
-    match Compiler::new(settings.router_flavor, None).compile(&rows) {
-        Ok(_) => Ok(rows.len()),
-        Err(refusals) => {
-            let lines = refusals.iter().map(|r| format!("{} {} {}: {}", r.entity, r.id, r.field, r.message));
-            Err(invalid(name, &lines.collect::<Vec<String>>()))
-        }
-    }
 }
 
 fn read(settings: &Settings, name: &str, text: &str) -> Result<Vec<Declared>, String> {

@@ -1,5 +1,6 @@
 //! The five ways in which the transformers change named values (spec/plugins.md D).
 
+use crate::entity::validators::Check;
 use serde_json::Value;
 
 /// What is done under a name. In this order, of all entries of a configuration.
@@ -56,6 +57,22 @@ impl Action {
             Self::Replace | Self::Add => {}
         }
     }
+}
+
+/// A check of an entry `NAME:VALUE` that names a header.
+pub(super) fn check_name(text: &str) -> Result<(), String> {
+    check_header_name(text.split(':').next().unwrap_or_default())
+}
+
+/// A check of an entry `OLD:NEW` that renames a header.
+pub(super) fn check_two_names(text: &str) -> Result<(), String> {
+    let (old, new) = text.split_once(':').unwrap_or((text, ""));
+    check_header_name(old)?;
+    check_header_name(new)
+}
+
+fn check_header_name(name: &str) -> Result<(), String> {
+    Check::HeaderName.test(name).map_err(|_| format!("'{name}' is not a valid header"))
 }
 
 #[cfg(test)]

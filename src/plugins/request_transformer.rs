@@ -18,6 +18,7 @@ use crate::plugins::Plugin;
 use crate::plugins::Verdict;
 use crate::plugins::body::Format;
 use crate::plugins::body_edit;
+use crate::plugins::edit;
 use crate::plugins::edit::Action;
 use crate::plugins::query;
 use crate::plugins::settings;
@@ -27,9 +28,9 @@ use crate::plugins::template_value::Failed;
 use crate::plugins::view::View;
 
 const TEXT: Field = Field::string("");
-const NAME: Field = Field::string("").check(Check::Custom(check_name));
-const PAIR_OF_NAMES: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(check_two_names));
-const HEADER: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(check_name));
+const NAME: Field = Field::string("").check(Check::Custom(edit::check_name));
+const PAIR_OF_NAMES: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(edit::check_two_names));
+const HEADER: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(edit::check_name));
 
 const BODY: Field = Field::array("body", &TEXT).required().default_strs(&[]);
 const QUERY: Field = Field::array("querystring", &TEXT).required().default_strs(&[]);
@@ -71,21 +72,6 @@ struct Change {
     action: Action,
     name: Box<str>,
     value: Template,
-}
-
-fn check_name(text: &str) -> Result<(), String> {
-    let name = text.split(':').next().unwrap_or_default();
-    check_header_name(name)
-}
-
-fn check_two_names(text: &str) -> Result<(), String> {
-    let (old, new) = text.split_once(':').unwrap_or((text, ""));
-    check_header_name(old)?;
-    check_header_name(new)
-}
-
-fn check_header_name(name: &str) -> Result<(), String> {
-    Check::HeaderName.test(name).map_err(|_| format!("'{name}' is not a valid header"))
 }
 
 fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {

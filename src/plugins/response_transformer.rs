@@ -14,6 +14,7 @@ use crate::http::media::is_json;
 use crate::plugins::ConfigError;
 use crate::plugins::Kind;
 use crate::plugins::Plugin;
+use crate::plugins::edit;
 use crate::plugins::edit::Action;
 use crate::plugins::settings;
 use crate::plugins::view::BodyUse;
@@ -23,9 +24,9 @@ use crate::strs;
 
 const TEXT: Field = Field::string("");
 const PAIR: Field = Field::string("").matches("^[^:]+:.*$");
-const NAME: Field = Field::string("").check(Check::Custom(check_name));
-const PAIR_OF_NAMES: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(check_two_names));
-const HEADER: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(check_name));
+const NAME: Field = Field::string("").check(Check::Custom(edit::check_name));
+const PAIR_OF_NAMES: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(edit::check_two_names));
+const HEADER: Field = Field::string("").matches("^[^:]+:.*$").check(Check::Custom(edit::check_name));
 const TYPE: Field = Field::string("").one_of(strs!["boolean", "number", "string"]);
 
 const JSON: Field = Field::array("json", &PAIR).required().default_strs(&[]);
@@ -64,20 +65,6 @@ struct Change<V> {
     action: Action,
     name: Box<str>,
     value: V,
-}
-
-fn check_name(text: &str) -> Result<(), String> {
-    check_header_name(text.split(':').next().unwrap_or_default())
-}
-
-fn check_two_names(text: &str) -> Result<(), String> {
-    let (old, new) = text.split_once(':').unwrap_or((text, ""));
-    check_header_name(old)?;
-    check_header_name(new)
-}
-
-fn check_header_name(name: &str) -> Result<(), String> {
-    Check::HeaderName.test(name).map_err(|_| format!("'{name}' is not a valid header"))
 }
 
 fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
