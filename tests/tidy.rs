@@ -45,7 +45,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["control/", "main", "start", "cli/"]),
     ("multer", &["control/"]),
     ("httparse", &["http/"]),
-    ("serde_json", &["control/", "entity/", "config/", "plugins/", "state/compile", "cli/explain"]),
+    ("serde_json", &["control/", "entity/", "config/", "plugins/", "state/compile", "cli/config", "cli/explain"]),
     ("clap", &["main", "cli/"]),
     ("tracing_subscriber", &["main", "cli/"]),
 ];

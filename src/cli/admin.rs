@@ -8,10 +8,21 @@ use std::time::Duration;
 
 use ringway::config::{ListenAddr, Settings};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For an answer that takes the node no work to speak of.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// More than any answer that is asked for here.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// More than any answer that is asked for here: whole configurations.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
+/// What a node is asked.
+pub struct Question<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// Media type and text.
+    pub body: Option<(&'a str, &'a str)>,
+    /// The longest silence of the node.
+    pub patience: Duration,
+}
 
 /// What a node said.
 pub struct Answer {
@@ -29,8 +40,9 @@ impl Answer {
     }
 }
 
-/// Sends a request and reads the answer. `json`: its body.
-pub fn ask(settings: &Settings, method: &str, path: &str, json: Option<&str>) -> Result<Answer, String> {
+/// Sends a request and reads the answer.
+pub fn ask(settings: &Settings, question: &Question<'_>) -> Result<Answer, String> {
+    let Question { method, path, body, patience } = question;
     let listens = || settings.admin_listen.iter().map(|listen| &listen.addr);
     let unix = listens().find(|addr| matches!(addr, ListenAddr::Unix(_)));
     // A port chosen by the kernel is known to the node alone.
@@ -39,12 +51,12 @@ pub fn ask(settings: &Settings, method: &str, path: &str, json: Option<&str>) ->
     let token = settings.admin_token.as_ref().map(|token| String::from_utf8_lossy(token.expose()).into_owned());
     let token = token.map_or_else(String::new, |token| format!("Kong-Admin-Token: {token}\r\n"));
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n");
-    if let Some(body) = json {
-        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+    if let Some((media, text)) = body {
+        request.push_str(&format!("Content-Type: {media}\r\nContent-Length: {}\r\n", text.len()));
     }
     request.push_str("\r\n");
-    request.push_str(json.unwrap_or_default());
-    let (line, body) = exchange(addr, &request)
+    request.push_str(body.map_or("", |(_, text)| text));
+    let (line, body) = exchange(addr, &request, *patience)
         .map_err(|error| format!("the node runs, but does not answer on {addr}: {error}; its error log may say why"))?;
     let answer = Answer { place: addr.to_string(), line, body };
     match answer.status() {
@@ -53,18 +65,18 @@ pub fn ask(settings: &Settings, method: &str, path: &str, json: Option<&str>) ->
     }
 }
 
-fn exchange(addr: &ListenAddr, request: &str) -> std::io::Result<(String, String)> {
+fn exchange(addr: &ListenAddr, request: &str, patience: Duration) -> std::io::Result<(String, String)> {
     match addr {
         ListenAddr::Unix(path) => {
             let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
             talk(stream, request)
         }
         ListenAddr::Tcp(addr) => {
             let stream = TcpStream::connect_timeout(&reachable(*addr), PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
             talk(stream, request)
         }
     }
@@ -81,9 +93,14 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 
 /// First line and body.
 fn talk(mut stream: impl Read + Write, request: &str) -> std::io::Result<(String, String)> {
-    stream.write_all(request.as_bytes())?;
+    // A node that refuses a body answers before it has read all of it.
+    let sent = stream.write_all(request.as_bytes());
     let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let received = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+    if answer.is_empty() {
+        sent?;
+        received?;
+    }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let line = head.split("\r\n").next().unwrap_or_default();

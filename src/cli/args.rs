@@ -44,6 +44,8 @@ pub enum Command {
     Health(Common),
     /// Ask a running node what it would do with a request, and why.
     Explain(ExplainArgs),
+    /// Check, load, compare or write the whole configuration as one declarative document.
+    Config(ConfigArgs),
     /// Print the version.
     Version {
         /// And what it was built for and runs on.
@@ -56,16 +58,16 @@ pub enum Command {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Common {
     /// Configuration file [default: /etc/ringway/ringway.conf or /etc/ringway.conf, when there is one].
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     pub conf: Option<PathBuf>,
     /// Directory of the node: store, admin socket, logs, pid file.
-    #[arg(short, long, value_name = "DIRECTORY")]
+    #[arg(short, long, value_name = "DIRECTORY", global = true)]
     pub prefix: Option<PathBuf>,
     /// Set a property, over the environment and the file. May be repeated.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, global = true)]
     pub set: Vec<(String, String)>,
     /// Say which sources are read.
-    #[arg(short, long, aliases = ["v", "vv"])]
+    #[arg(short, long, aliases = ["v", "vv"], global = true)]
     pub verbose: bool,
 }
 
@@ -93,6 +95,45 @@ pub struct ExplainArgs {
     pub json: bool,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// What to do with a declarative document.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigAction {
+    /// Report everything that is wrong with a document. Needs no running node.
+    Check {
+        /// YAML or JSON; - reads standard input.
+        file: PathBuf,
+    },
+    /// Replace the configuration of a running node by a document: all of it, or nothing when something is wrong with it.
+    Load {
+        /// YAML or JSON; - reads standard input.
+        file: PathBuf,
+    },
+    /// Show what loading a document into a running node would create, change and delete, without doing it.
+    Diff {
+        /// YAML or JSON; - reads standard input.
+        file: PathBuf,
+        /// Print the node's answer as it is.
+        #[arg(long)]
+        json: bool,
+        /// Exit with 3 when there is a difference.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Write the configuration of a running node, with its keys and passwords, as a document that loads to the same.
+    Dump {
+        /// File to write, for its owner's eyes only; - writes to standard output.
+        file: PathBuf,
+    },
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -162,6 +203,11 @@ mod tests {
             "ringway stop -p /x",
             "ringway health -p /x",
             "ringway explain GET http://a.test/x -H A:b -H c:d --client-ip 10.0.0.1 -p /x",
+            "ringway config check kong.yml",
+            "ringway config -c a.conf load kong.yml",
+            "ringway config load - -p /x",
+            "ringway config diff kong.yml --json --exit-code",
+            "ringway config dump - --set workers=1",
             "ringway version -a",
             "ringway version",
         ] {

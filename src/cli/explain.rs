@@ -7,12 +7,16 @@ use ringway::config::Settings;
 use serde_json::{Map, Value, json};
 
 use crate::cli::admin;
+use crate::cli::admin::{PATIENCE, Question};
 use crate::cli::args::ExplainArgs;
 
 /// The text to print, or why there is none.
 pub fn ask(settings: &Settings, args: &ExplainArgs) -> Result<String, String> {
     let request = request(args)?;
-    let answer = admin::ask(settings, "POST", "/explain", Some(&request.to_string()))?;
+    let text = request.to_string();
+    let body = Some(("application/json", text.as_str()));
+    let question = Question { method: "POST", path: "/explain", body, patience: PATIENCE };
+    let answer = admin::ask(settings, &question)?;
     let body: Value = serde_json::from_str(&answer.body)
         .map_err(|_| format!("the node answers on {} with \"{}\"; is it an older one?", answer.place, answer.line))?;
     match answer.status() {

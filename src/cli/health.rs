@@ -3,10 +3,12 @@
 use ringway::config::Settings;
 
 use crate::cli::admin;
+use crate::cli::admin::{PATIENCE, Question};
 
 /// Where the node answered, or why it is not healthy.
 pub fn ask(settings: &Settings) -> Result<String, String> {
-    let answer = admin::ask(settings, "GET", "/status", None)?;
+    let question = Question { method: "GET", path: "/status", body: None, patience: PATIENCE };
+    let answer = admin::ask(settings, &question)?;
     match answer.status() {
         Some(200) => Ok(answer.place),
         _ => {

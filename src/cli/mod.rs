@@ -1,10 +1,11 @@
 //! Commands of the operator.
-//! Owns: flags, the sentences printed, exit codes (0 done, 1 failed, 2 wrong usage).
+//! Owns: flags, the sentences printed, exit codes (0 done, 1 failed, 2 wrong usage, 3 a difference that was asked about).
 //! Always: a failure says what was wrong and what to do next, on standard error.
 
 pub mod account;
 mod admin;
 mod args;
+mod config;
 mod explain;
 mod health;
 pub mod logging;
@@ -19,12 +20,15 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 use ringway::config::{ConfigError, Loaded, Settings, Warning};
 
-use args::{Args, Command, Common, ExplainArgs};
+use args::{Args, Command, Common, ConfigAction, ConfigArgs, ExplainArgs};
 use pid_file::PidFile;
 use source::{ConfigSource, SourceError};
 
 /// How much longer than its own limit a node that stops is waited for.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// Exit code of `config diff --exit-code` when there is a difference.
+const DIFFERENT: u8 = 3;
 
 /// Reads the command line, does what it says, reports.
 pub fn run() -> ExitCode {
@@ -38,19 +42,13 @@ pub fn run() -> ExitCode {
         Command::Stop(common) => stop(&common),
         Command::Health(common) => health(&common),
         Command::Explain(args) => explain(&args),
+        Command::Config(args) => return config(&args).unwrap_or_else(Failure::report),
         Command::Version { all } => {
             print!("{}", args::version(all));
             Ok(())
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Logged) => ExitCode::FAILURE,
-        Err(Failure::Says(message)) => {
-            eprintln!("ringway: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }
 
 /// Why a command failed.
@@ -58,6 +56,15 @@ enum Failure {
     /// The log has it, and with it standard error.
     Logged,
     Says(String),
+}
+
+impl Failure {
+    fn report(self) -> ExitCode {
+        if let Self::Says(message) = self {
+            eprintln!("ringway: {message}");
+        }
+        ExitCode::FAILURE
+    }
 }
 
 impl From<String> for Failure {
@@ -155,6 +162,29 @@ fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     running(&settings.prefix)?;
     print!("{}", explain::ask(&settings, args)?);
     Ok(())
+}
+
+fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
+    let node = || -> Result<Settings, String> {
+        let settings = settings_for_prefix(&args.common)?;
+        running(&settings.prefix).map(|_| settings)
+    };
+    let mut code = ExitCode::SUCCESS;
+    let said = match &args.action {
+        // Here the settings decide what is right (plugins, router_flavor): a broken file is not passed over.
+        ConfigAction::Check { file } => config::check(&load(&ConfigSource::of(&args.common)?)?.settings, file)?,
+        ConfigAction::Load { file } => config::load(&node()?, file)?,
+        ConfigAction::Dump { file } => config::dump(&node()?, file)?,
+        ConfigAction::Diff { file, json, exit_code } => {
+            let difference = config::diff(&node()?, file)?;
+            if *exit_code && !difference.is_empty() {
+                code = ExitCode::from(DIFFERENT);
+            }
+            if *json { difference.as_json() } else { difference.as_text() }
+        }
+    };
+    print!("{said}");
+    Ok(code)
 }
 
 fn drain_time(settings: &Settings) -> Duration {

@@ -267,8 +267,8 @@ impl Reader<'_> {
         let Some(name) = given.first() else { return };
         if settings.database != Database::Off {
             let message = format!(
-                "{name} is read with database = off only; POST /config on the Admin API brings a document into \
-                 the embedded store of a running node"
+                "{name} is read with database = off only; 'ringway config load FILE' (POST /config on the Admin API) \
+                 brings a document into the embedded store of a running node"
             );
             self.error(self.origin(name), message);
         }
@@ -586,8 +586,8 @@ mod tests {
         assert_eq!(settings.declarative_config.as_deref(), Some(Path::new("/p/kong.yml")));
         errors(
             "declarative_config = kong.yml",
-            &["r.conf:1: declarative_config is read with database = off only; POST /config on the Admin API \
-               brings a document into the embedded store of a running node"],
+            &["r.conf:1: declarative_config is read with database = off only; 'ringway config load FILE' \
+               (POST /config on the Admin API) brings a document into the embedded store of a running node"],
         );
         errors(
             "database = off\ndeclarative_config = a\ndeclarative_config_string = b",

@@ -15,6 +15,8 @@ use crate::control::store::tables::Tables;
 use crate::control::store::unix_now_ms;
 use crate::entity::PluginSchema;
 use crate::plugins::PLUGINS;
+use crate::state::compile::Compiler;
+use std::collections::BTreeMap;
 
 /// The plugins that the settings allow.
 pub fn plugins(settings: &Settings) -> Vec<PluginInfo> {
@@ -53,6 +55,24 @@ pub fn open(settings: &Settings) -> Result<(Opened, Loaded), String> {
     let rows = read(settings, &name, &text)?;
     let hash = if rows.is_empty() { EMPTY_HASH.to_string() } else { document::hash(&text) };
     Ok((store(&name, rows)?, Some((hash, 0))))
+}
+
+/// Judges a document as a start with it would; how many rows of each kind it declares.
+///
+/// # Errors
+/// Everything that is wrong with it, one line each.
+pub fn check(settings: &Settings, name: &str, text: &str) -> Result<BTreeMap<&'static str, usize>, String> {
+    let rows: Vec<_> = store(name, read(settings, name, text)?)?.rows().collect();
+    let trial_after_ms = Some(settings.passive_recovery_ms).filter(|after_ms| *after_ms > 0);
+    if let Err(refusals) = Compiler::new(settings.router_flavor, trial_after_ms).compile(&rows) {
+        let lines = refusals.iter().map(|r| format!("{} {} {}: {}", r.entity, r.id, r.field, r.message));
+        return Err(invalid(name, &lines.collect::<Vec<String>>()));
+    }
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        *counts.entry(row.entity).or_insert(0) += 1;
+    }
+    Ok(counts)
 }
 
 fn read(settings: &Settings, name: &str, text: &str) -> Result<Vec<Declared>, String> {

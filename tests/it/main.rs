@@ -8,6 +8,7 @@ mod bad_input;
 mod balancing;
 mod bodies;
 mod broken_upstreams;
+mod config_command;
 mod departures;
 mod dnsmasq;
 mod explain;
