@@ -69,6 +69,7 @@ need_bench_tools() {
 # Installs what only the tests need.
 need_test_tools() {
     local missing=()
+    command -v deck >/dev/null || missing+=(deck)
     command -v dnsmasq >/dev/null || missing+=(dnsmasq-base)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v redis-check-rdb >/dev/null || missing+=(redis-tools)

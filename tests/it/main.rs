@@ -9,6 +9,7 @@ mod balancing;
 mod bodies;
 mod broken_upstreams;
 mod config_command;
+mod deck;
 mod departures;
 mod dnsmasq;
 mod explain;
