@@ -173,3 +173,19 @@ pub const REDIS_COUNTERS_PER_CALL_MAX: usize = 500;
 pub const REDIS_LATE_MS: u64 = 500;
 /// How long the first request of a configuration waits until its counters are synchronised from then on.
 pub const SYNCHRONISATION_BEGINS_MS: u64 = 1000;
+/// Bytes that may wait in one queue of a plugin that ships, unless its `max_bytes` says less or more.
+pub const SHIP_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Deliveries of one queue that may be under way at a time, where each entry goes alone; idle connections kept for them.
+pub const SHIP_SENDS_MAX: usize = 64;
+/// Routes, services and consumers whose texts the shipper keeps in readable form.
+pub const SHIP_ENTITIES_MAX: usize = 4096;
+/// How long a deleted plugin configuration still gets the records of requests from before.
+pub const SHIP_GONE_KEPT_MS: u64 = 30_000;
+/// How often the shipper looks for configurations that are no more.
+pub const SHIP_SWEEP_MS: u64 = 1_000;
+/// How often it is asked whether a closing queue is empty.
+pub const SHIP_CLOSE_LOOK_MS: u64 = 20;
+/// How long datagrams go where the name of their destination led, before it is looked up again.
+pub const SHIP_UDP_ADDRESS_KEPT_MS: u64 = 10_000;
+/// Longest answer of a collector that is read.
+pub const SHIP_ANSWER_BYTES_MAX: usize = 1 << 20;

@@ -16,6 +16,7 @@ use ringway::control::log_switch::LogSwitch;
 use ringway::control::node::ThisNode;
 use ringway::control::publish::Acknowledged;
 use ringway::control::publish::CoreEnd;
+use ringway::control::ship::Dock;
 use ringway::plugins::PLUGINS;
 use ringway::proxy::listener;
 use ringway::proxy::worker;
@@ -64,6 +65,8 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     };
     let acknowledged = Acknowledged::default();
     let (outbox, records) = Outbox::new(acknowledged.callback());
+    let dock = Dock::new();
+    let outbox = outbox.shipping(dock.ship());
     let access_log = AccessLog::start(settings.proxy_access_log.clone(), records).map_err(|error| {
         let path = settings.proxy_access_log.as_ref().map(|path| path.display().to_string());
         format!("proxy_access_log {}: {error}", path.unwrap_or_default())
@@ -76,7 +79,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
         mailboxes.push(mailbox);
     }
     let counters: Vec<_> = ends.iter().map(|end| end.counters.clone()).collect();
-    let (mut control, initial) = Control::open(&settings, node, ends, acknowledged)?;
+    let (mut control, initial) = Control::open(&settings, node, ends, acknowledged, dock)?;
 
     let outbox = outbox.asking(control.answering());
     let mut cores = Vec::new();

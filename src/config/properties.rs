@@ -227,6 +227,8 @@ properties! {
         admin_access_log: LogFile = "admin_access_log", "logs/admin_access.log", restart;
         /// What the node has to say, also written to standard error; off for standard error only.
         proxy_error_log: LogFile = "proxy_error_log", "logs/error.log", restart;
+        /// Datagram socket of the local syslog daemon, for the plugin syslog.
+        syslog_socket: File = "syslog_socket", "/dev/log", restart;
     }
     "Names" {
         /// DNS servers as ip[:port]; blank takes those of /etc/resolv.conf.

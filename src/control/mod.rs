@@ -13,6 +13,7 @@ pub mod node;
 mod probe;
 pub mod publish;
 mod reach;
+pub mod ship;
 pub mod store;
 mod tls;
 pub mod validate;
@@ -48,6 +49,9 @@ use crate::control::publish::Acknowledged;
 use crate::control::publish::CoreEnd;
 use crate::control::publish::Publisher;
 use crate::control::reach::Reach;
+use crate::control::ship::Dock;
+use crate::control::ship::Shipper;
+use crate::control::ship::World;
 use crate::control::store::Opened;
 use crate::control::store::Publish;
 use crate::control::store::Store;
@@ -55,6 +59,7 @@ use crate::control::tls::FindCertificate;
 use crate::control::tls::Trust;
 use crate::entity;
 use crate::entity::Entity;
+use crate::entity::consumer::CONSUMERS;
 use crate::entity::route;
 use crate::state::delta::Delta;
 use crate::state::mailbox;
@@ -79,6 +84,7 @@ pub struct Control {
     /// The declarative document that the rows were read from.
     loaded: Loaded,
     reach: Arc<Reach>,
+    shipper: Option<Shipper>,
 }
 
 /// What an operator asks of the process.
@@ -104,6 +110,7 @@ impl Control {
         node: ThisNode,
         cores: Vec<CoreEnd>,
         acknowledged: Acknowledged,
+        dock: Dock,
     ) -> Result<(Self, Arc<Delta>), String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -142,14 +149,23 @@ impl Control {
             node.with_cores(publisher.cores().clone()).with_dns(dns).with_backends(publisher.backends().clone()),
         );
         let backends = publisher.backends().clone();
+        let registry = publisher.shipping().clone();
         let store = opened.into_store(publisher);
         let trust = Trust::new(&settings.lua_ssl_trusted_certificate, certificates(store.clone()))?;
         let trust = Arc::new(trust);
         let reach = Arc::new(Reach::new(store.publisher().names().clone(), trust.clone()));
         runtime.spawn(probe::run(backends, trust));
         runtime.spawn(store.clone().purge());
+        let world = World {
+            runtime: runtime.handle().clone(),
+            reach: reach.clone(),
+            syslog_socket: settings.syslog_socket.clone(),
+        };
+        let facts = ship::NodeFacts { id: node.id().to_string(), hostname: node.hostname().to_owned() };
+        let shipper = Shipper::start(dock, registry, world, facts, consumers_of(store.clone()));
+        let shipper = Some(shipper.map_err(|error| format!("no thread for the shipper: {error}"))?);
         drop(_inside);
-        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None, loaded, reach }, initial))
+        Ok((Self { runtime, store, node, server: None, admin: None, admin_log: None, loaded, reach, shipper }, initial))
     }
 
     /// Where the questions of plugins go, for [`Outbox::asking`](crate::state::mailbox::Outbox::asking).
@@ -271,6 +287,10 @@ impl Control {
 
     /// Closes the Admin API, lets writes in progress finish, closes the store.
     pub fn close(mut self, patience: Duration) {
+        // The cores have ended: what they handed over is all there is.
+        if let Some(shipper) = self.shipper.take() {
+            shipper.finish(patience);
+        }
         let server = self.server.take();
         let store = self.store.clone();
         self.runtime.block_on(async {
@@ -289,6 +309,14 @@ fn certificates(store: Arc<Store<Publisher>>) -> FindCertificate {
         let row = store.view().get(entity::find("certificates")?, id)?.row();
         let text = |field: &str| row.get(field)?.as_str().map(str::to_owned);
         Some((text("cert")?, text("key")?))
+    })
+}
+
+/// For each batch of records: consumers as they are stored then.
+fn consumers_of(store: Arc<Store<Publisher>>) -> ship::FindConsumer {
+    Box::new(move || {
+        let tables = store.view();
+        Box::new(move |id| Some(tables.get(&CONSUMERS, id)?.body.clone()))
     })
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::config::Settings;
 use crate::control::backends::Backends;
 use crate::control::names::Names;
+use crate::control::ship::registry::Registry;
 use crate::control::store::Applied;
 use crate::control::store::Publish;
 use crate::entity::RowChange;
@@ -51,6 +52,7 @@ pub struct Publisher {
     acknowledged: Acknowledged,
     names: Arc<Names>,
     backends: Backends,
+    shipping: Registry,
     /// Held while cores are told something, so that all of them hear all of it in one order.
     posting: Arc<Mutex<Compiler>>,
 }
@@ -86,7 +88,8 @@ impl Publisher {
         let (news, arriving) = mpsc::unbounded_channel();
         let names = Names::new(settings, Arc::new(move |update| drop(news.send(update))));
         let backends = Backends::start(cores.clone());
-        let publisher = Self { cores, acknowledged, names: Arc::new(names), backends, posting };
+        let publisher =
+            Self { cores, acknowledged, names: Arc::new(names), backends, shipping: Registry::default(), posting };
         let compiled = lock(&publisher.posting).compile(rows)?;
         let initial = publisher.delta(Prepared { version, compiled }, &mut lock(&publisher.posting));
         let (cores, backends, posting) = (&publisher.cores, &publisher.backends, &publisher.posting);
@@ -102,6 +105,11 @@ impl Publisher {
     /// Upstreams with the health of their addresses.
     pub fn backends(&self) -> &Backends {
         &self.backends
+    }
+
+    /// The plugin configurations that ship records.
+    pub fn shipping(&self) -> &Registry {
+        &self.shipping
     }
 
     /// The names that the configuration uses.
@@ -124,6 +132,7 @@ impl Publisher {
     fn delta(&self, prepared: Prepared, compiler: &mut Compiler) -> Delta {
         let Prepared { version, compiled } = prepared;
         *compiler = compiled.next;
+        self.shipping.follow(&compiled.changes);
         let resolved = |name: &Arc<str>| NameUpdate { name: name.clone(), resolution: self.names.acquire(name) };
         let names: Vec<_> = compiled.names_wanted.iter().map(resolved).collect();
         for name in &compiled.names_unwanted {

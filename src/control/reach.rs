@@ -3,6 +3,7 @@
 //! Always: names resolve as those of upstreams do, and TLS trusts whom the settings trust.
 
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,8 +67,16 @@ impl Reach {
         tokio::time::timeout(patience, connecting).await.map_err(late)?
     }
 
+    /// Where a host is now.
+    ///
+    /// # Errors
+    /// Why that is unknown.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        self.names.look_up(host).await
+    }
+
     async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let ips = self.names.look_up(host).await.map_err(io::Error::other)?;
+        let ips = self.addresses(host).await.map_err(io::Error::other)?;
         let mut last = io::Error::other(format!("the name {host} has no address"));
         for ip in ips {
             match TcpStream::connect(SocketAddr::new(ip, port)).await {

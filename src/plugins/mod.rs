@@ -10,9 +10,17 @@ pub mod ask;
 pub mod chain;
 pub mod counts;
 pub mod directory;
+pub mod endpoint;
+pub mod file_log;
+pub mod http_log;
+pub mod loggly;
+pub mod queue;
 pub mod redis;
+pub mod severities;
 pub mod shipping;
 pub mod syncing;
+pub mod syslog;
+pub mod tcp_log;
 pub mod view;
 
 mod acl;
@@ -42,6 +50,7 @@ mod template_value;
 #[cfg(test)]
 mod testing;
 pub mod token_key;
+mod udp_log;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -63,15 +72,21 @@ pub static PLUGINS: &[&Kind] = &[
     &bot_detection::KIND,
     &correlation_id::KIND,
     &cors::KIND,
+    &file_log::KIND,
+    &http_log::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &loggly::KIND,
     &rate_limiting::KIND,
     &redirect::KIND,
     &request_size_limiting::KIND,
     &request_termination::KIND,
     &request_transformer::KIND,
     &response_transformer::KIND,
+    &syslog::KIND,
+    &tcp_log::KIND,
+    &udp_log::KIND,
 ];
 
 /// One plugin: what the Admin API knows of it and how a configuration of it is compiled.
@@ -171,8 +186,13 @@ mod tests {
 
     #[test]
     fn the_defaults_of_every_plugin_compile() {
+        // Those that demand something of the operator are given that.
+        let demanded = serde_json::json!({ "path": "/x", "http_endpoint": "http://h/" });
         for kind in PLUGINS {
-            testing::plugin(kind, serde_json::json!({}));
+            let fields =
+                kind.schema.config.fields.iter().filter(|field| field.is_required() && field.default.is_none());
+            let given = fields.filter_map(|field| Some((field.name.to_owned(), demanded.get(field.name)?.clone())));
+            testing::plugin(kind, given.collect());
         }
     }
 
@@ -184,15 +204,21 @@ mod tests {
             ("bot-detection", 2500),
             ("correlation-id", 100_001),
             ("cors", 2000),
+            ("file-log", 9),
+            ("http-log", 12),
             ("ip-restriction", 990),
             ("jwt", 1450),
             ("key-auth", 1250),
+            ("loggly", 6),
             ("rate-limiting", 910),
             ("redirect", 779),
             ("request-size-limiting", 951),
             ("request-termination", 2),
             ("request-transformer", 801),
             ("response-transformer", 800),
+            ("syslog", 4),
+            ("tcp-log", 7),
+            ("udp-log", 8),
         ];
         for kind in PLUGINS {
             assert!(known.contains(&(kind.schema.name, kind.priority)), "{}", kind.schema.name);

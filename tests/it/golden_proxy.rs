@@ -28,6 +28,7 @@ const PLUGINS: &[&str] = &[
     "bot-detection",
     "correlation-id",
     "cors",
+    "file-log",
     "ip-restriction",
     "jwt",
     "key-auth",
@@ -128,7 +129,7 @@ struct Counts {
 /// Why a record is not replayed.
 fn left_out(record: &Record) -> Option<String> {
     if record.response.is_null() {
-        return Some("log lines".to_owned());
+        return Some("log lines, which golden_logs.rs compares".to_owned());
     }
     if !record.request["on"].is_null() {
         return Some(format!("port {}", record.request["on"]));
@@ -247,6 +248,7 @@ fn replay(driver: Driver, connections: Connections, flavor: &str) {
     let gateway = Gateway::with(driver, &[("workers", "1"), ("dns_resolver", &resolver), ("router_flavor", flavor)]);
     let mut known = servers.ports();
     known.push(("<proxy_port>".to_owned(), gateway.proxy.to_string()));
+    known.push(("<prefix>".to_owned(), gateway.prefix().display().to_string()));
     known.push(("kong/<version>".to_owned(), format!("ringway/{}", env!("CARGO_PKG_VERSION"))));
     let mut pattern = Pattern::new(known);
     let mut setup = Setup::new(&gateway);

@@ -101,7 +101,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         "request_id" => (|c| c.is_ascii_digit() || ('a'..='f').contains(&c), Some(32)),
         "uuid" => (|c| c.is_ascii_hexdigit() || c == '-', Some(36)),
         "key" => (|c| c.is_ascii_alphanumeric(), Some(32)),
-        "ms" | "n" | "len" | "pid" | "conn" | "sec" => (digits, None),
+        "ms" | "ms_epoch" | "n" | "len" | "pid" | "conn" | "sec" => (digits, None),
         "time" => (|c| c.is_ascii_digit() || c == '.', None),
         "date" => (|c| c.is_ascii_alphanumeric() || " ,:".contains(c), Some("Thu, 01 Jan 1970 00:00:00 GMT".len())),
         "hostname" => (|c| c.is_ascii_alphanumeric() || "-._".contains(c), None),
@@ -113,6 +113,10 @@ fn kind_of(name: &str) -> Option<Kind> {
 /// How much of `text` the placeholder stands for.
 fn length_of(name: &str, text: &str) -> Option<usize> {
     let kind = kind_of(name)?;
+    // A time that did not come.
+    if name == "<n>" && text == "-1" {
+        return Some(text.len());
+    }
     let run = text.find(|c| !(kind.allowed)(c)).unwrap_or(text.len());
     match kind.length {
         Some(length) => (run >= length).then_some(length),

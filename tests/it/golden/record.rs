@@ -19,6 +19,8 @@ pub struct Record {
     pub response: Value,
     /// What reached the upstream; null when that was not recorded or nothing did.
     pub upstream: Value,
+    /// What file-log wrote of the exchange before it; null for exchanges.
+    pub log_line: Value,
     /// About how long the exchange took, where it was long.
     pub elapsed_s: Option<f64>,
 }
@@ -41,6 +43,7 @@ impl Record {
             request: take("request"),
             response: take("response"),
             upstream: take("upstream"),
+            log_line: take("log_line"),
             elapsed_s: take("elapsed_s_about").as_f64(),
         }
     }
@@ -70,6 +73,7 @@ impl Record {
             request: self.request.clone(),
             response: swap(&self.response),
             upstream: swap(&self.upstream),
+            log_line: self.log_line.clone(),
             elapsed_s: self.elapsed_s,
         }
     }

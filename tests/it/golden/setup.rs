@@ -71,6 +71,10 @@ impl Setup {
                     }
                     "plugins" => {
                         row[owner] = json!({"id": id});
+                        // Functions in Lua are refused.
+                        if let Some(config) = row["config"].as_object_mut() {
+                            config.remove("custom_fields_by_lua");
+                        }
                         self.post("/plugins", &row);
                     }
                     _ => {
