@@ -161,3 +161,35 @@ fn what_a_node_does_not_take_is_said_line_by_line() {
     let said = refused(config(&gateway, &["dump", "/nowhere/kong.yml"]));
     assert!(said.contains("cannot write /nowhere/kong.yml"), "{said}");
 }
+
+#[test]
+fn a_mistake_in_the_last_of_ten_thousand_entities_is_named_and_nothing_is_applied() {
+    let gateway = Gateway::start(Driver::any());
+    let file = write(&gateway, "kong.yml", DOCUMENT);
+    done(config(&gateway, &["load", &file]));
+    let before = (status(&gateway), done(config(&gateway, &["dump", "-"])));
+    let many: String = (1..10_000).map(|n| format!("- {{ name: s{n}, host: up.test }}\n")).collect();
+    let many = format!("_format_version: '3.0'\nservices:\n{many}");
+    for (last, named) in [
+        ("- { name: last, host: up.test, port: 65536 }\n", "service last port: value should be"),
+        ("- { name: s1, host: up.test }\n", "service s1: uniqueness violation"),
+        ("routes: [{ name: last, paths: [/], service: nope }]\n", "routes last: invalid reference"),
+        ("routes: [{ name: last, protocols: [tls], snis: [a] }]\n", "routes last protocols: "),
+    ] {
+        let file = write(&gateway, "many.yml", &format!("{many}{last}"));
+        let said = refused(config(&gateway, &["load", &file]));
+        assert!(said.contains(&format!("\n  {named}")), "{named:?} is not in {said}");
+        assert_eq!((status(&gateway), done(config(&gateway, &["dump", "-"]))), before);
+    }
+    done(config(&gateway, &["load", &write(&gateway, "many.yml", &many)]));
+    gateway.admin("GET", "/services/s9999", None).must_be(200);
+    gateway.admin("GET", "/routes/r", None).must_be(404);
+}
+
+/// The version of the configuration that each core serves.
+fn status(gateway: &Gateway) -> serde_json::Value {
+    let status = gateway.admin("GET", "/status", None).must_be(200).json();
+    let cores = status["cores"].as_array().cloned().unwrap_or_default();
+    assert!(!cores.is_empty(), "{status}");
+    cores.iter().map(|core| core["version"].clone()).collect()
+}

@@ -16,6 +16,8 @@ pub mod document;
 mod explain;
 mod explained;
 pub mod form;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 pub mod page;
 pub mod paths;
@@ -35,6 +37,10 @@ mod config_tests;
 mod credential_tests;
 #[cfg(test)]
 mod entity_tests;
+#[cfg(test)]
+mod property_rows;
+#[cfg(test)]
+mod property_tests;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]

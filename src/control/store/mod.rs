@@ -134,6 +134,12 @@ impl Opened {
         Ok(Opened { tables: transaction.tables, keeping: Keeping::Memory })
     }
 
+    /// All rows as they are.
+    #[cfg(any(test, fuzzing))]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// The version of the last change.
     pub fn version(&self) -> u64 {
         self.tables.version
