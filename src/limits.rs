@@ -185,6 +185,8 @@ pub const SHIP_GONE_KEPT_MS: u64 = 30_000;
 pub const SHIP_SWEEP_MS: u64 = 1_000;
 /// How often it is asked whether a closing queue is empty.
 pub const SHIP_CLOSE_LOOK_MS: u64 = 20;
+/// How long sending figures may take.
+pub const SHIP_STATS_TIMEOUT_MS: u64 = 10_000;
 /// How long datagrams go where the name of their destination led, before it is looked up again.
 pub const SHIP_UDP_ADDRESS_KEPT_MS: u64 = 10_000;
 /// Longest answer of a collector that is read.

@@ -5,6 +5,7 @@ use crate::entity::checks::Conditional;
 use crate::entity::checks::EntityCheck;
 use crate::entity::checks::Match;
 use crate::entity::complete;
+use crate::entity::schema::Deprecation;
 use crate::entity::schema::Field;
 use crate::entity::schema::Kind;
 use crate::entity::schema::Literal;
@@ -113,6 +114,9 @@ fn rules(field: &Field, put: &mut impl FnMut(&str, Value)) {
     if let Some((low, high)) = field.between {
         put("between", json!([low, high]));
     }
+    if let Some((low, high)) = field.between_numbers {
+        put("between", json!([shortest(low), shortest(high)]));
+    }
     for (name, len) in [("len_eq", field.len_eq), ("len_min", field.len_min), ("len_max", field.len_max)] {
         if let Some(len) = len {
             put(name, len.into());
@@ -142,6 +146,16 @@ fn rules(field: &Field, put: &mut impl FnMut(&str, Value)) {
     if let Some(text) = field.err {
         put("err", text.into());
     }
+    if let Some(Deprecation { message, removal_in_version, old_default }) = field.deprecation {
+        let deprecation =
+            json!({ "message": message, "removal_in_version": removal_in_version, "old_default": old_default });
+        put("deprecation", deprecation);
+    }
+}
+
+/// A number that is whole is written without a fraction.
+fn shortest(number: f64) -> Value {
+    if number.fract() == 0.0 { (number as i64).into() } else { number.into() }
 }
 
 fn pattern(pattern: &Pattern) -> Value {

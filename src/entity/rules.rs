@@ -64,6 +64,11 @@ fn check_number(field: &Field, number: f64) -> Result<(), String> {
     {
         return Err(format!("value should be between {low} and {high}"));
     }
+    if let Some((low, high)) = field.between_numbers
+        && !(low..=high).contains(&number)
+    {
+        return Err(format!("value should be between {low} and {high}"));
+    }
     Ok(())
 }
 

@@ -32,6 +32,8 @@ pub struct Field {
     pub not_one_of: &'static [Literal],
     pub gt: Option<i64>,
     pub between: Option<(i64, i64)>,
+    /// As `between`, where a bound has a fraction.
+    pub between_numbers: Option<(f64, f64)>,
     pub len_eq: Option<usize>,
     pub len_min: Option<usize>,
     pub len_max: Option<usize>,
@@ -52,6 +54,17 @@ pub struct Field {
     pub referenceable: bool,
     /// Shown in schema documents only.
     pub encrypted: bool,
+    /// The field is still taken, and what to say of that.
+    pub deprecation: Option<&'static Deprecation>,
+}
+
+/// What schema documents say of a field that is on its way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Deprecation {
+    pub message: &'static str,
+    pub removal_in_version: &'static str,
+    /// What the field was when it was absent; this value means nothing now.
+    pub old_default: i64,
 }
 
 /// The type of a field.
@@ -178,6 +191,7 @@ impl Field {
             not_one_of: &[],
             gt: None,
             between: None,
+            between_numbers: None,
             len_eq: None,
             len_min: None,
             len_max: None,
@@ -193,6 +207,7 @@ impl Field {
             err: None,
             referenceable: false,
             encrypted: false,
+            deprecation: None,
         }
     }
 
@@ -334,6 +349,11 @@ impl Field {
         self.between = Some((low, high));
         self
     }
+    /// Inclusive on both sides.
+    pub const fn between_numbers(mut self, low: f64, high: f64) -> Field {
+        self.between_numbers = Some((low, high));
+        self
+    }
     pub const fn len_eq(mut self, len: usize) -> Field {
         self.len_eq = Some(len);
         self
@@ -393,6 +413,11 @@ impl Field {
     }
     pub const fn encrypted(mut self) -> Field {
         self.encrypted = true;
+        self
+    }
+
+    pub const fn deprecated(mut self, deprecation: &'static Deprecation) -> Field {
+        self.deprecation = Some(deprecation);
         self
     }
 

@@ -53,6 +53,7 @@ pub fn check_record<'a>(
 pub fn check_field(field: &Field, value: &Value, write: Write) -> Result<(), Violation> {
     let verdict = check_value(field, value, write);
     match (verdict, field.err) {
+        (Err(Violation::Text(verdict)), Some(_)) if verdict == REQUIRED => Err(text(REQUIRED)),
         (Err(_), Some(text)) => Err(Violation::Text(text.to_string())),
         (verdict, _) => verdict,
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::PROTOCOLS_ANY;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
 use crate::plugins::ConfigError;
@@ -19,11 +20,15 @@ pub static KIND: Kind = Kind {
     schema: PluginSchema::new(
         "file-log",
         &[
-            Field::string("path").required().matches("^[^*&%%\\`%s]+$").err("not a valid filename"),
+            Field::string("path")
+                .required()
+                .matches("^[^%s*&%%\\`][^*&%%\\`]*[^%s*&%%\\`]$")
+                .err("not a valid filename"),
             Field::boolean("reopen").required().default_bool(false),
             queue::CUSTOM_FIELDS,
         ],
-    ),
+    )
+    .protocols(PROTOCOLS_ANY),
     priority: 9,
     build,
 };

@@ -6,11 +6,10 @@ use base64::Engine;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::PROTOCOLS_ANY;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
-use crate::entity::schema::Meaning;
 use crate::entity::schema::Pattern;
-use crate::entity::schema::Shorthand;
 use crate::entity::validators::Check;
 use crate::plugins::ConfigError;
 use crate::plugins::Kind;
@@ -26,7 +25,7 @@ use crate::strs;
 const HEADER: Field = Field::string("").check(Check::HeaderName).match_none(&[
     Pattern { lua: "^[Hh][Oo][Ss][Tt]$", err: "cannot contain 'Host' header" },
     Pattern {
-        lua: "^[Cc][Oo][Nn][Tt][Ee][Nn][Tt]%-[Ll][Ee][Nn][Gg][Tt][Hh]$",
+        lua: "^[Cc][Oo][Nn][Tt][Ee][Nn][Tt]%-[Ll][Ee][nn][Gg][Tt][Hh]$",
         err: "cannot contain 'Content-Length' header",
     },
     Pattern { lua: "^[Cc][Oo][Nn][Tt][Ee][Nn][Tt]%-[Tt][Yy][Pp][Ee]$", err: "cannot contain 'Content-Type' header" },
@@ -44,29 +43,15 @@ pub static KIND: Kind = Kind {
                 .one_of(strs!["application/json", "application/json; charset=utf-8"]),
             Field::number("timeout").default_int(10_000),
             Field::number("keepalive").default_int(60_000),
+            queue::old_field!("http-log", retry_count),
+            queue::old_field!("http-log", queue_size),
+            queue::old_field!("http-log", flush_timeout),
             Field::map("headers", &HEADER, &HEADER_VALUE),
             queue::QUEUE,
             queue::CUSTOM_FIELDS,
         ],
     )
-    .aliases(&[
-        Shorthand {
-            field: Field::integer("queue_size"),
-            meaning: Meaning::Alias {
-                path: &["queue", "max_batch_size"],
-                message: "http-log: config.queue_size is deprecated, please use config.queue.max_batch_size instead",
-                removal_in_version: "4.0",
-            },
-        },
-        Shorthand {
-            field: Field::number("flush_timeout"),
-            meaning: Meaning::Alias {
-                path: &["queue", "max_coalescing_delay"],
-                message: "http-log: config.flush_timeout is deprecated, please use config.queue.max_coalescing_delay instead",
-                removal_in_version: "4.0",
-            },
-        },
-    ])
+    .protocols(PROTOCOLS_ANY)
     .config_rule(one_authorization),
     priority: 12,
     build,
@@ -130,7 +115,7 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
         timeout: settings::millis(config, "timeout", 10_000),
         keepalive: settings::millis(config, "keepalive", 60_000),
         headers,
-        queue: QueueRules::of(config)?,
+        queue: QueueRules::of(config),
     }))))
 }
 

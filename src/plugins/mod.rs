@@ -9,6 +9,7 @@
 pub mod ask;
 pub mod chain;
 pub mod counts;
+pub mod datadog;
 pub mod directory;
 pub mod endpoint;
 pub mod file_log;
@@ -18,6 +19,8 @@ pub mod queue;
 pub mod redis;
 pub mod severities;
 pub mod shipping;
+pub mod stats;
+pub mod statsd;
 pub mod syncing;
 pub mod syslog;
 pub mod tcp_log;
@@ -72,6 +75,7 @@ pub static PLUGINS: &[&Kind] = &[
     &bot_detection::KIND,
     &correlation_id::KIND,
     &cors::KIND,
+    &datadog::KIND,
     &file_log::KIND,
     &http_log::KIND,
     &ip_restriction::KIND,
@@ -84,6 +88,7 @@ pub static PLUGINS: &[&Kind] = &[
     &request_termination::KIND,
     &request_transformer::KIND,
     &response_transformer::KIND,
+    &statsd::KIND,
     &syslog::KIND,
     &tcp_log::KIND,
     &udp_log::KIND,
@@ -204,6 +209,7 @@ mod tests {
             ("bot-detection", 2500),
             ("correlation-id", 100_001),
             ("cors", 2000),
+            ("datadog", 10),
             ("file-log", 9),
             ("http-log", 12),
             ("ip-restriction", 990),
@@ -216,6 +222,7 @@ mod tests {
             ("request-termination", 2),
             ("request-transformer", 801),
             ("response-transformer", 800),
+            ("statsd", 11),
             ("syslog", 4),
             ("tcp-log", 7),
             ("udp-log", 8),

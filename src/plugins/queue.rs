@@ -40,9 +40,9 @@ macro_rules! fields {
             Field::integer("max_entries").default_int(10_000).between(1, 1_000_000),
             Field::integer("max_bytes"),
             Field::number("max_retry_time").default_int(60),
-            Field::number("initial_retry_delay").default(Literal::Number(0.01)),
-            Field::number("max_retry_delay").default_int(60),
-            Field::integer("concurrency_limit").default_int(1).one_of(&[Literal::Int(1), Literal::Int(-1)]),
+            Field::number("initial_retry_delay").default(Literal::Number(0.01)).between_numbers(0.001, 1_000_000.0),
+            Field::number("max_retry_delay").default_int(60).between_numbers(0.001, 1_000_000.0),
+            Field::integer("concurrency_limit").default_int(1).one_of(&[Literal::Int(-1), Literal::Int(1)]),
         ]
     };
 }
@@ -50,7 +50,46 @@ macro_rules! fields {
 static RECORD: Record = Record::of(fields!(1));
 
 /// The field `queue`.
-pub(super) const QUEUE: Field = Field::record("queue", &RECORD).required().default(Literal::OfFields);
+pub(super) const QUEUE: Field = Field::record("queue", &RECORD).required();
+
+/// A field from before there was `queue`.
+macro_rules! old_field {
+    ($plugin:literal, retry_count) => {
+        Field::integer("retry_count").deprecated(&$crate::entity::schema::Deprecation {
+            message: concat!(
+                $plugin,
+                ": config.retry_count no longer works, please use config.queue.max_retry_time instead"
+            ),
+            removal_in_version: "4.0",
+            old_default: 10,
+        })
+    };
+    ($plugin:literal, queue_size) => {
+        Field::integer("queue_size").deprecated(&$crate::entity::schema::Deprecation {
+            message: concat!(
+                $plugin,
+                ": config.queue_size is deprecated, please use config.queue.max_batch_size instead"
+            ),
+            removal_in_version: "4.0",
+            old_default: 1,
+        })
+    };
+    ($plugin:literal, flush_timeout) => {
+        Field::number("flush_timeout").deprecated(&$crate::entity::schema::Deprecation {
+            message: concat!(
+                $plugin,
+                ": config.flush_timeout is deprecated, please use config.queue.max_coalescing_delay instead"
+            ),
+            removal_in_version: "4.0",
+            old_default: 2,
+        })
+    };
+}
+pub(super) use old_field;
+
+/// The fields that the old ones set, and the values of the old ones that mean nothing.
+const OLD_BATCH_MAX: (&str, f64) = ("queue_size", 1.0);
+const OLD_COALESCING: (&str, f64) = ("flush_timeout", 2.0);
 
 /// A map of Lua functions: there for the schema, refused when used.
 pub(super) const CUSTOM_FIELDS: Field = {
@@ -85,37 +124,25 @@ impl QueueRules {
         }
     }
 
-    /// Reads the field `queue` of a configuration.
-    ///
-    /// # Errors
-    /// A delay out of its range.
-    pub(super) fn of(config: &Map<String, Value>) -> Result<Self, ConfigError> {
+    /// Reads the field `queue` of a configuration, and the old fields that say the same.
+    pub(super) fn of(config: &Map<String, Value>) -> Self {
         let empty = Map::new();
         let queue = config.get("queue").and_then(Value::as_object).unwrap_or(&empty);
-        let delay = |name: &str, absent: f64| {
-            let seconds = settings::number(queue, name).unwrap_or(absent);
-            match (0.001..=1_000_000.0).contains(&seconds) {
-                true => Ok(Duration::from_secs_f64(seconds)),
-                false => Err(ConfigError {
-                    field: format!("queue.{name}"),
-                    message: "value should be between 0.001 and 1000000".to_owned(),
-                }),
-            }
-        };
-        let count =
-            |name: &str, absent: usize| settings::number(queue, name).map_or(absent, |number| number.max(0.0) as usize);
-        let retry_s = settings::number(queue, "max_retry_time").unwrap_or(60.0);
-        let coalescing_s = settings::number(queue, "max_coalescing_delay").unwrap_or(1.0);
-        Ok(Self {
-            batch_max: count("max_batch_size", 1),
+        let old = |(name, nothing)| settings::number(config, name).filter(|given| *given != nothing);
+        let number = |name: &str, absent: f64| settings::number(queue, name).unwrap_or(absent);
+        let seconds = |name: &str, absent: f64| Duration::from_secs_f64(number(name, absent).clamp(0.001, 1e6));
+        let retry_s = number("max_retry_time", 60.0);
+        let coalescing_s = old(OLD_COALESCING).unwrap_or(number("max_coalescing_delay", 1.0));
+        Self {
+            batch_max: old(OLD_BATCH_MAX).unwrap_or(number("max_batch_size", 1.0)).max(1.0) as usize,
             coalescing: Duration::from_secs_f64(coalescing_s.clamp(0.0, 3600.0)),
-            entries_max: count("max_entries", 10_000),
+            entries_max: number("max_entries", 10_000.0).max(1.0) as usize,
             bytes_max: settings::number(queue, "max_bytes").map(|bytes| bytes.max(0.0) as usize),
             retry_for: (retry_s >= 0.0).then(|| Duration::from_secs_f64(retry_s.min(1e9))),
-            first_retry_after: delay("initial_retry_delay", 0.01)?,
-            retry_after_max: delay("max_retry_delay", 60.0)?,
-            each_alone: settings::number(queue, "concurrency_limit") == Some(-1.0),
-        })
+            first_retry_after: seconds("initial_retry_delay", 0.01),
+            retry_after_max: seconds("max_retry_delay", 60.0),
+            each_alone: number("concurrency_limit", 1.0) == -1.0,
+        }
     }
 
     /// How long to wait before a batch is sent again that has failed so many times, the first time included.
@@ -131,28 +158,33 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn rules(queue: Value) -> Result<QueueRules, ConfigError> {
+    fn rules(queue: Value) -> QueueRules {
         QueueRules::of(json!({ "queue": queue }).as_object().expect("an object"))
     }
 
     #[test]
     fn delays_between_tries_double_up_to_their_bound() {
-        let rules = rules(json!({ "initial_retry_delay": 0.01, "max_retry_delay": 0.05 })).expect("a good queue");
+        let rules = rules(json!({ "initial_retry_delay": 0.01, "max_retry_delay": 0.05 }));
         let delays: Vec<u128> = (1..=5).map(|failures| rules.retry_after(failures).as_millis()).collect();
         assert_eq!(delays, [10, 20, 40, 50, 50]);
         assert_eq!(rules.retry_after(u32::MAX).as_millis(), 50);
     }
 
     #[test]
-    fn a_delay_out_of_range_is_refused_by_its_name() {
-        let error = rules(json!({ "initial_retry_delay": 0.0001 })).expect_err("too short");
-        assert_eq!(error.field, "queue.initial_retry_delay");
-        assert_eq!(error.message, "value should be between 0.001 and 1000000");
+    fn fields_from_before_the_queue_hold_unless_they_say_what_they_said_when_absent() {
+        let told = |config: Value| {
+            let rules = QueueRules::of(config.as_object().expect("an object"));
+            (rules.batch_max, rules.coalescing.as_secs())
+        };
+        let queue = json!({ "max_batch_size": 5, "max_coalescing_delay": 7 });
+        assert_eq!(told(json!({ "queue": queue, "queue_size": 9, "flush_timeout": 3 })), (9, 3));
+        assert_eq!(told(json!({ "queue": queue, "queue_size": 1, "flush_timeout": 2 })), (5, 7));
+        assert_eq!(told(json!({ "queue": queue, "queue_size": null })), (5, 7));
     }
 
     #[test]
     fn a_negative_retry_time_means_one_try() {
-        assert_eq!(rules(json!({ "max_retry_time": -1 })).expect("a good queue").retry_for, None);
-        assert_eq!(rules(json!({})).expect("a good queue").retry_for, Some(Duration::from_secs(60)));
+        assert_eq!(rules(json!({ "max_retry_time": -1 })).retry_for, None);
+        assert_eq!(rules(json!({})).retry_for, Some(Duration::from_secs(60)));
     }
 }

@@ -4,18 +4,22 @@
 use std::time::Duration;
 
 use crate::plugins::Plugin;
+use crate::plugins::datadog::Datadog;
 use crate::plugins::file_log::FileLog;
 use crate::plugins::http_log::HttpLog;
 use crate::plugins::loggly::Loggly;
+use crate::plugins::statsd::Statsd;
 use crate::plugins::syslog::Syslog;
 use crate::plugins::tcp_log::TcpLog;
 
 /// A destination. A new one is a variant and a sink of the control plane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shipping {
+    Datadog(Datadog),
     File(FileLog),
     Http(HttpLog),
     Loggly(Loggly),
+    Statsd(Statsd),
     Syslog(Syslog),
     Tcp(TcpLog),
     Udp(Udp),

@@ -3,6 +3,7 @@
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::PROTOCOLS_ANY;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
 use crate::entity::schema::Literal;
@@ -36,7 +37,8 @@ pub static KIND: Kind = Kind {
             queue::CUSTOM_FIELDS,
             Field::string("facility").default_str("user").one_of(FACILITIES),
         ],
-    ),
+    )
+    .protocols(PROTOCOLS_ANY),
     priority: 4,
     build,
 };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::PROTOCOLS_ANY;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
 use crate::entity::validators::Check;
@@ -28,7 +29,8 @@ pub static KIND: Kind = Kind {
             Field::string("tls_sni"),
             queue::CUSTOM_FIELDS,
         ],
-    ),
+    )
+    .protocols(PROTOCOLS_ANY),
     priority: 7,
     build,
 };

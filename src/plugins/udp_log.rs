@@ -3,6 +3,7 @@
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::PROTOCOLS_ANY;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
 use crate::entity::validators::Check;
@@ -24,7 +25,8 @@ pub static KIND: Kind = Kind {
             Field::number("timeout").default_int(10_000),
             queue::CUSTOM_FIELDS,
         ],
-    ),
+    )
+    .protocols(PROTOCOLS_ANY),
     priority: 8,
     build,
 };

@@ -357,3 +357,45 @@ fn the_log_of_the_machine_gets_records_also_after_its_daemon_was_restarted() {
     std::fs::remove_file(&path).expect("it is there");
     arrives(&listen(), "/two");
 }
+
+#[test]
+fn figures_are_lines_of_statsd_over_udp_and_tcp() {
+    let (socket, port) = datagrams();
+    let (gateway, _peer) = gateway_with("statsd", json!({ "host": "127.0.0.1", "port": port, "prefix": "gw" }));
+    gateway.get("/").must_be(200);
+    let lines: Vec<String> = (0..8).map(|_| next(&socket)).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line.split(':').next().expect("a name")).collect();
+    for want in ["request.count", "latency", "request.size", "status.200", "response.size", "upstream_latency"] {
+        assert!(names.contains(&format!("gw.service.s.{want}").as_str()), "{want}: {lines:?}");
+    }
+    assert!(lines.contains(&"gw.service.s.request.count:1|c".to_owned()), "{lines:?}");
+    // Line by line over TCP; a change of the configuration keeps the queue.
+    let (tell, told) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let sink = Peer::scripted(move |accepted| {
+        let tell = tell.lock().expect("no script panics").clone();
+        let reader = BufReader::new(accepted.stream.try_clone().expect("a socket can be shared"));
+        let _ = reader.lines().map_while(Result::ok).try_for_each(|line| tell.send(line));
+    });
+    let id = gateway.admin("GET", "/routes/r/plugins", None).json()["data"][0]["id"].clone();
+    let change = json!({ "config": { "port": sink.port, "use_tcp": true } });
+    gateway.patch(&format!("/plugins/{}", id.as_str().expect("an id")), change);
+    gateway.get("/").must_be(200);
+    let lines: Vec<String> = (0..8).map(|_| told.recv_timeout(PATIENCE).expect("a line")).collect();
+    assert!(lines.contains(&"gw.service.s.status.200:1|c".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn figures_share_datagrams_and_go_to_a_datadog_agent_with_tags() {
+    let (socket, port) = datagrams();
+    let (gateway, _peer) = gateway_with("datadog", json!({ "host": "127.0.0.1", "port": port }));
+    gateway.get("/").must_be(200);
+    let lines: Vec<String> = (0..6).map(|_| next(&socket)).collect();
+    assert!(lines.contains(&"kong.request.count:1|c|#name:s,status:200,app:kong".to_owned()), "{lines:?}");
+    let (packets, port) = datagrams();
+    let config = json!({ "host": "127.0.0.1", "port": port, "udp_packet_size": 65507 });
+    gateway.create("/routes/r/plugins", json!({ "name": "statsd", "config": config }));
+    gateway.get("/").must_be(200);
+    let packet = next(&packets);
+    assert_eq!(packet.lines().count(), 8, "{packet}");
+}

@@ -13,7 +13,7 @@ use crate::metrics::full_record::FullRecord;
 use crate::metrics::full_record::Try;
 
 /// The one workspace that there is.
-const WORKSPACE: &str = "2f8c9f6e-6d5f-5a3b-9c1e-0d7a5b8e4c21";
+pub const WORKSPACE: &str = "2f8c9f6e-6d5f-5a3b-9c1e-0d7a5b8e4c21";
 pub const WORKSPACE_NAME: &str = "default";
 
 /// In the order of the specification.
@@ -65,11 +65,12 @@ struct Response<'a> {
 
 /// Milliseconds.
 #[derive(Serialize)]
-struct Latencies {
-    request: u64,
-    kong: u64,
-    proxy: i64,
-    receive: u64,
+pub struct Latencies {
+    pub request: u64,
+    pub kong: u64,
+    /// −1 if no upstream answered.
+    pub proxy: i64,
+    pub receive: u64,
 }
 
 #[derive(Serialize)]
@@ -155,7 +156,7 @@ fn request<'a>(r: &'a FullRecord<'_>) -> Request<'a> {
     }
 }
 
-fn latencies(r: &FullRecord<'_>) -> Latencies {
+pub fn latencies(r: &FullRecord<'_>) -> Latencies {
     let f = &r.figures;
     let begun_us = f.handed_over_us.or(f.replied_us).unwrap_or(f.total_us);
     let proxy_us = f.handed_over_us.zip(f.first_byte_us).map(|(handed, first)| first.saturating_sub(handed));

@@ -3,6 +3,7 @@
 //! that is full drops its oldest entries.
 //! Always: what the cores handed over before they ended is offered to its destination before the program ends.
 
+mod datadog;
 mod file;
 mod http;
 mod http_log;
@@ -13,6 +14,7 @@ mod outlet;
 mod queue;
 pub mod registry;
 mod seen;
+mod statsd;
 mod syslog;
 mod tcp;
 mod udp;

@@ -9,12 +9,14 @@ use hyper::body::Bytes;
 use uuid::Uuid;
 
 use crate::control::ship::World;
+use crate::control::ship::datadog;
 use crate::control::ship::file;
 use crate::control::ship::http_log;
 use crate::control::ship::loggly;
 use crate::control::ship::queue::Deliver;
 use crate::control::ship::queue::Queue;
 use crate::control::ship::seen::Seen;
+use crate::control::ship::statsd;
 use crate::control::ship::syslog;
 use crate::control::ship::tcp;
 use crate::control::ship::udp;
@@ -125,9 +127,11 @@ impl Outlets {
 
 fn way(shipping: &Shipping, world: &World) -> Way {
     match shipping {
+        Shipping::Datadog(config) => datadog::way(config, world),
         Shipping::File(config) => file::way(config),
         Shipping::Http(config) => http_log::way(config, world),
         Shipping::Loggly(config) => loggly::way(config, world),
+        Shipping::Statsd(config) => statsd::way(config, world),
         Shipping::Syslog(config) => syslog::way(config, world),
         Shipping::Tcp(config) => tcp::way(config, world),
         Shipping::Udp(config) => udp::way(config, world),

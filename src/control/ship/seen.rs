@@ -26,6 +26,13 @@ pub struct Known {
     pub value: Value,
 }
 
+impl Known {
+    /// A field that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.value.get(name)?.as_str()
+    }
+}
+
 /// Entities by their JSON texts, so that each is read once.
 #[derive(Default)]
 pub struct Entities(AHashMap<Box<[u8]>, Arc<Known>>);

@@ -30,11 +30,11 @@ use crate::plugins::tcp_log::TcpLog;
 const LINES_MAX: usize = 100;
 
 pub fn way(config: &TcpLog, world: &World) -> Way {
-    let deliver = Lines { config: config.clone(), reach: world.reach.clone(), kept: Mutex::default() };
-    Way { rules: QueueRules::plain(LINES_MAX), deliver: Arc::new(deliver), format: as_json() }
+    Way { rules: QueueRules::plain(LINES_MAX), deliver: Arc::new(Lines::new(config, world)), format: as_json() }
 }
 
-struct Lines {
+/// Sends entries as lines.
+pub struct Lines {
     config: TcpLog,
     reach: Arc<Reach>,
     kept: Mutex<Option<(Instant, Box<dyn Stream>)>>,
@@ -64,6 +64,10 @@ impl Deliver for Lines {
 }
 
 impl Lines {
+    pub fn new(config: &TcpLog, world: &World) -> Self {
+        Self { config: config.clone(), reach: world.reach.clone(), kept: Mutex::default() }
+    }
+
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
         let TcpLog { host, port, timeout, tls_name, .. } = &self.config;
         let tls = tls_name.as_deref().map(|server_name| Tls { verify: false, server_name });
