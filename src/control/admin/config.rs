@@ -19,7 +19,6 @@ use crate::control::store::replace::Difference;
 use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
 use crate::control::unstalled;
-use crate::entity::ENTITIES;
 use crate::state::compile::Refusal;
 use hyper::Method;
 use hyper::StatusCode;
@@ -223,24 +222,18 @@ fn parse(text: &str) -> Result<Map<String, Value>, Problem> {
 /// Every row, by entity and id.
 fn shown(tables: &Tables) -> String {
     let mut out = String::from("{");
-    for entity in ENTITIES {
-        let rows = tables.page(entity, None, usize::MAX, None).rows;
-        for (index, row) in rows.iter().enumerate() {
-            let before = match (index, out.len()) {
-                (0, 1) => format!("\"{}\":{{", entity.name),
-                (0, _) => format!(",\"{}\":{{", entity.name),
-                _ => ",".to_string(),
-            };
-            out.push_str(&before);
-            out.push_str(&super::rows::id_of(row).to_string());
-            out.push(':');
-            out.push_str(&row.body);
+    let mut shown_last = "";
+    for (entity, id, row) in tables.all() {
+        match shown_last {
+            last if last == entity.name => out.push(','),
+            "" => out.push_str(&format!("\"{}\":{{", entity.name)),
+            _ => out.push_str(&format!("}},\"{}\":{{", entity.name)),
         }
-        if !rows.is_empty() {
-            out.push('}');
-        }
+        shown_last = entity.name;
+        out.push_str(&format!("\"{id}\":"));
+        out.push_str(&row.body);
     }
-    out.push('}');
+    out.push_str(if shown_last.is_empty() { "}" } else { "}}" });
     out
 }
 
@@ -249,19 +242,20 @@ fn preview(outcome: &Outcome) -> Value {
     let (mut created, mut changed, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
     for Difference { entity, id, old, new } in &outcome.differences {
         let mut entry = json!({ "entity": entity.name, "id": id.to_string() });
-        match (old, new) {
+        match (old.as_ref().map(|row| row.row()), new.as_ref().map(|row| row.row())) {
             (Some(old), Some(new)) => {
-                let differs = new.iter().filter(|(name, value)| *name != "updated_at" && old.get(*name) != Some(value));
+                let differs =
+                    new.iter().filter(|(name, value)| *name != "updated_at" && old.get(*name) != Some(*value));
                 let fields = differs.map(|(name, value)| (name.clone(), json!({ "old": old.get(name), "new": value })));
                 entry["fields"] = Value::Object(fields.collect());
                 changed.push(entry);
             }
             (None, Some(new)) => {
-                entry["row"] = Value::Object(new.clone());
+                entry["row"] = Value::Object(new);
                 created.push(entry);
             }
             (Some(old), None) => {
-                entry["row"] = Value::Object(old.clone());
+                entry["row"] = Value::Object(old);
                 deleted.push(entry);
             }
             (None, None) => {}

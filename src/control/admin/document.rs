@@ -112,33 +112,33 @@ pub fn hash(text: &str) -> String {
 
 /// The hash of a document that came as an object: of its content, in whatever order it was sent.
 pub fn hash_of(document: &Map<String, Value>) -> String {
-    let mut text = String::new();
-    write_sorted(&Value::Object(document.clone()), &mut text);
-    hash(&text)
+    let mut digest = Md5::new();
+    digest_object(document, &mut digest);
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn write_sorted(value: &Value, out: &mut String) {
+fn digest_object(object: &Map<String, Value>, digest: &mut Md5) {
+    let sorted: BTreeMap<&String, &Value> = object.iter().collect();
+    digest.update(b"{");
+    for (name, item) in sorted {
+        // Behind its length, as the text of a name may hold anything.
+        digest.update(format!("{}:{name}", name.len()));
+        digest_value(item, digest);
+    }
+    digest.update(b"}");
+}
+
+fn digest_value(value: &Value, digest: &mut Md5) {
     match value {
-        Value::Object(map) => {
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            out.push('{');
-            for (name, item) in sorted {
-                out.push_str(&Value::from(name.as_str()).to_string());
-                out.push(':');
-                write_sorted(item, out);
-                out.push(',');
-            }
-            out.push('}');
-        }
+        Value::Object(object) => digest_object(object, digest),
         Value::Array(list) => {
-            out.push('[');
-            for item in list {
-                write_sorted(item, out);
-                out.push(',');
-            }
-            out.push(']');
+            digest.update(b"[");
+            list.iter().for_each(|item| digest_value(item, digest));
+            digest.update(b"]");
         }
-        scalar => out.push_str(&scalar.to_string()),
+        Value::String(text) => digest.update(format!("\"{}:{text}", text.len())),
+        // The end of a number is not told by the next value.
+        scalar => digest.update(format!("{scalar},")),
     }
 }
 

@@ -131,7 +131,7 @@ impl Writer<'_> {
         names.check(&tx.tables, None)?;
         let (row, expires_at_ms) = self.whole_row(tx, fields)?;
         let id = own_id(&row)?;
-        tx.insert(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)?;
+        tx.insert(self.entity, id, row, expires_at_ms).map_err(Problem::Conflict)?;
         names.apply(tx, id)?;
         Ok(id)
     }
@@ -169,8 +169,8 @@ impl Writer<'_> {
         let (row, expires_at_ms) = self.whole_row(tx, fields)?;
         let id = own_id(&row)?;
         let written = match standing {
-            None => tx.insert(self.entity, id, &row, expires_at_ms),
-            Some(_) => tx.put(self.entity, id, &row, expires_at_ms),
+            None => tx.insert(self.entity, id, row, expires_at_ms),
+            Some(_) => tx.put(self.entity, id, row, expires_at_ms),
         };
         written.map_err(Problem::Conflict)?;
         names.apply(tx, id)?;
@@ -222,7 +222,7 @@ impl Writer<'_> {
             Some(seconds) => expiry(tx.tables.now_ms, seconds),
             None => entry.expires_at_ms,
         };
-        tx.put(self.entity, id, &row, expires_at_ms).map_err(Problem::Conflict)?;
+        tx.put(self.entity, id, row, expires_at_ms).map_err(Problem::Conflict)?;
         names.apply(tx, id)
     }
 }

@@ -130,7 +130,7 @@ impl Wanted {
             let moment = Moment { now_ms: tx.tables.now_ms };
             let row = SNIS.create(fields, moment, &|_| None).map_err(Problem::Schema)?;
             if let Some(id) = row.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok()) {
-                tx.insert(&SNIS, id, &row, None).map_err(Problem::Conflict)?;
+                tx.insert(&SNIS, id, row, None).map_err(Problem::Conflict)?;
             }
         }
         Ok(())

@@ -60,7 +60,7 @@ impl Tables {
         if let Some(at_ms) = expires_at_ms {
             self.expiries.insert_mut((at_ms, kind, id), ());
         }
-        let body = Value::Object(row.clone()).to_string().into();
+        let body = serde_json::to_string(row).expect("a map of JSON values is JSON").into();
         table.rows.insert_mut(id, Arc::new(Entry { body, expires_at_ms }));
     }
 

@@ -5,6 +5,7 @@
 use crate::limits::CHANGE_LOG_VERSIONS_MAX;
 use sqlx::ConnectOptions;
 use sqlx::Connection;
+use sqlx::QueryBuilder;
 use sqlx::Row;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -63,6 +64,9 @@ const CORRUPT_ADVICE: &str =
 const LOCKED_ADVICE: &str = "another process has it open: stop that one, or set another database_path";
 const ACCESS_ADVICE: &str =
     "see that its directory exists and that both are writable for the user that runs ringway, or set database_path";
+
+/// SQLite takes 32,766 values in one statement; a row has five.
+const ROWS_PER_STATEMENT: usize = 500;
 
 /// Each entry brings the file from the version that is its index to the next one.
 const MIGRATIONS: &[&str] = &["
@@ -178,39 +182,40 @@ impl Journal {
 
     async fn try_commit(&mut self, version: u64, at_ms: u64, changes: &[Change]) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for change in changes {
-            let what = match &change.body {
-                Some(body) => {
-                    sqlx::query(
-                        "INSERT INTO entities (kind, id, body, version, expires_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
-                         ON CONFLICT (kind, id) DO UPDATE SET body = ?3, version = ?4, expires_at_ms = ?5",
-                    )
-                    .bind(change.kind)
-                    .bind(change.id.as_bytes().as_slice())
-                    .bind(&**body)
-                    .bind(version.cast_signed())
-                    .bind(change.expires_at_ms.map(u64::cast_signed))
-                    .execute(&mut *transaction)
-                    .await?;
-                    "put"
-                }
-                None => {
-                    sqlx::query("DELETE FROM entities WHERE kind = ?1 AND id = ?2")
-                        .bind(change.kind)
-                        .bind(change.id.as_bytes().as_slice())
-                        .execute(&mut *transaction)
-                        .await?;
-                    "delete"
-                }
-            };
-            sqlx::query("INSERT INTO changes (version, at_ms, kind, id, what) VALUES (?1, ?2, ?3, ?4, ?5)")
-                .bind(version.cast_signed())
-                .bind(at_ms.cast_signed())
-                .bind(change.kind)
-                .bind(change.id.as_bytes().as_slice())
-                .bind(what)
-                .execute(&mut *transaction)
-                .await?;
+        // Many rows to a statement: each one costs a turn of the thread that runs SQLite.
+        for some in changes.chunks(ROWS_PER_STATEMENT) {
+            let (put, deleted): (Vec<&Change>, Vec<&Change>) = some.iter().partition(|change| change.body.is_some());
+            if !put.is_empty() {
+                let mut statement = QueryBuilder::new("INSERT INTO entities (kind, id, body, version, expires_at_ms) ");
+                statement.push_values(put, |mut row, change| {
+                    row.push_bind(change.kind)
+                        .push_bind(change.id.as_bytes().as_slice())
+                        .push_bind(change.body.as_deref())
+                        .push_bind(version.cast_signed())
+                        .push_bind(change.expires_at_ms.map(u64::cast_signed));
+                });
+                statement.push(
+                    " ON CONFLICT (kind, id) DO UPDATE \
+                     SET body = excluded.body, version = excluded.version, expires_at_ms = excluded.expires_at_ms",
+                );
+                statement.build().execute(&mut *transaction).await?;
+            }
+            if !deleted.is_empty() {
+                let mut statement = QueryBuilder::new("DELETE FROM entities WHERE (kind, id) IN (");
+                statement.push_values(deleted, |mut row, change| {
+                    row.push_bind(change.kind).push_bind(change.id.as_bytes().as_slice());
+                });
+                statement.push(")").build().execute(&mut *transaction).await?;
+            }
+            let mut statement = QueryBuilder::new("INSERT INTO changes (version, at_ms, kind, id, what) ");
+            statement.push_values(some, |mut row, change| {
+                row.push_bind(version.cast_signed())
+                    .push_bind(at_ms.cast_signed())
+                    .push_bind(change.kind)
+                    .push_bind(change.id.as_bytes().as_slice())
+                    .push_bind(if change.body.is_some() { "put" } else { "delete" });
+            });
+            statement.build().execute(&mut *transaction).await?;
         }
         sqlx::query("DELETE FROM changes WHERE version <= ?1")
             .bind(version.saturating_sub(CHANGE_LOG_VERSIONS_MAX).cast_signed())

@@ -2,12 +2,14 @@
 //! Always: a row that says the same as before is not touched, so that the data plane sees real changes only.
 
 use crate::control::store::tables::Conflict;
+use crate::control::store::tables::Entry;
 use crate::control::store::transaction::Transaction;
 use crate::entity::ENTITIES;
 use crate::entity::Entity;
 use serde_json::Map;
 use serde_json::Value;
 use std::collections::HashSet;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// One row that is to stand.
@@ -28,9 +30,9 @@ pub struct Difference {
     pub entity: &'static Entity,
     pub id: Uuid,
     /// `None`: the row is new.
-    pub old: Option<Map<String, Value>>,
+    pub old: Option<Arc<Entry>>,
     /// `None`: the row is gone.
-    pub new: Option<Map<String, Value>>,
+    pub new: Option<Arc<Entry>>,
 }
 
 impl Transaction {
@@ -47,36 +49,30 @@ impl Transaction {
         }
         let mut differences = Vec::new();
         // Children go before their parents.
-        for entity in ENTITIES.iter().rev().copied() {
-            for entry in self.tables.page(entity, None, usize::MAX, None).rows {
-                let old = entry.row();
-                let id = old.get("id").and_then(Value::as_str).and_then(|id| Uuid::try_parse(id).ok());
-                if let Some(id) = id.filter(|id| !declared.contains(&(entity.name, *id))) {
-                    self.remove(entity, id);
-                    differences.push(Difference { entity, id, old: Some(old), new: None });
-                }
+        let standing: Vec<_> = self.tables.all().map(|(entity, id, entry)| (entity, id, entry.clone())).collect();
+        for (entity, id, old) in standing.into_iter().rev() {
+            if !declared.contains(&(entity.name, id)) {
+                self.remove(entity, id);
+                differences.push(Difference { entity, id, old: Some(old), new: None });
             }
         }
-        let mut changed: Vec<Declared> = Vec::new();
+        let mut changed: Vec<(Declared, Option<Arc<Entry>>)> = Vec::new();
         for mut row in rows {
             let old = self.tables.get(row.entity, row.id);
-            if let Some(old) = &old {
-                let (stored, same_expiry) = (old.row(), old.expires_at_ms == row.expires_at_ms);
-                if keeps(&stored, &mut row) && same_expiry {
-                    continue;
-                }
+            let stands =
+                old.as_ref().is_some_and(|old| keeps(&old.row(), &mut row) && old.expires_at_ms == row.expires_at_ms);
+            if !stands {
+                changed.push((row, old));
             }
-            let (entity, id) = (row.entity, row.id);
-            differences.push(Difference { entity, id, old: old.map(|old| old.row()), new: Some(row.row.clone()) });
-            changed.push(row);
         }
         // What changes gives up its unique values first: two rows may have swapped them.
-        for row in &changed {
+        for (row, _) in &changed {
             self.remove(row.entity, row.id);
         }
-        changed.sort_by_key(|row| ENTITIES.iter().position(|entity| entity.name == row.entity.name));
-        for row in changed {
-            self.put(row.entity, row.id, &row.row, row.expires_at_ms)?;
+        changed.sort_by_cached_key(|(row, _)| ENTITIES.iter().position(|entity| entity.name == row.entity.name));
+        for (Declared { entity, id, row, expires_at_ms, .. }, old) in changed {
+            self.put(entity, id, row, expires_at_ms)?;
+            differences.push(Difference { entity, id, old, new: self.tables.get(entity, id) });
         }
         Ok(differences)
     }

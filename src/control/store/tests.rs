@@ -33,7 +33,7 @@ fn service(number: u128, name: &str) -> Map<String, Value> {
 
 async fn insert(store: &Arc<Store<Fake>>, entity: &'static Entity, row: Map<String, Value>) -> Result<u64, Conflict> {
     let id = Uuid::try_parse(row["id"].as_str().unwrap()).unwrap();
-    match store.write(|tx| tx.insert(entity, id, &row, None)).await {
+    match store.write(|tx| tx.insert(entity, id, row, None)).await {
         Ok(written) => Ok(written.applied.version),
         Err(WriteError::Refused(conflict)) => Err(conflict),
         Err(other) => panic!("{other:?}"),
@@ -66,9 +66,9 @@ async fn a_refused_write_changes_nothing() {
     insert(&store, &SERVICES, service(1, "a")).await.unwrap();
     let refused = store
         .write(|tx| {
-            tx.insert(&SERVICES, id(2), &service(2, "b"), None)?;
+            tx.insert(&SERVICES, id(2), service(2, "b"), None)?;
             assert!(tx.tables.find(&SERVICES, "name", "b").is_some(), "a write sees its own changes");
-            tx.insert(&SERVICES, id(3), &service(3, "a"), None)
+            tx.insert(&SERVICES, id(3), service(3, "a"), None)
         })
         .await;
     let Err(WriteError::Refused(Conflict::Unique(fields))) = refused else {
@@ -110,7 +110,7 @@ async fn expired_rows_are_invisible_at_once_and_deleted_soon() {
     let purge = tokio::spawn(store.clone().purge());
     let key = row(json!({ "id": id(2).to_string(), "key": "k", "consumer": { "id": id(1).to_string() } }));
     let expires_at_ms = store.view().now_ms + 100;
-    store.write(|tx| tx.insert(&KEYAUTH_CREDENTIALS, id(2), &key, Some(expires_at_ms))).await.unwrap();
+    store.write(|tx| tx.insert(&KEYAUTH_CREDENTIALS, id(2), key, Some(expires_at_ms))).await.unwrap();
     assert!(store.view().get(&KEYAUTH_CREDENTIALS, id(2)).is_some());
     let mut later = store.view();
     later.now_ms = expires_at_ms;
@@ -132,7 +132,7 @@ async fn what_the_data_plane_refuses_is_not_stored() {
     let directory = tempfile::tempdir().unwrap();
     let store = testing::store(directory.path()).await;
     let route = row(json!({ "id": id(1).to_string(), "paths": ["/refused"] }));
-    let refused = store.write(|tx| tx.insert(&ROUTES, id(1), &route, None)).await;
+    let refused = store.write(|tx| tx.insert(&ROUTES, id(1), route, None)).await;
     assert!(matches!(refused, Err(WriteError::Uncompilable(_))));
     assert_eq!(store.view().version, 0);
 }
@@ -142,7 +142,7 @@ async fn what_the_disk_refuses_is_not_done() {
     let directory = tempfile::tempdir().unwrap();
     let store = testing::store(directory.path()).await;
     store.close().await;
-    let refused = store.write(|tx| tx.insert(&SERVICES, id(1), &service(1, "a"), None)).await;
+    let refused = store.write(|tx| tx.insert(&SERVICES, id(1), service(1, "a"), None)).await;
     assert!(matches!(refused, Err(WriteError::Unsaved(_))));
     assert!(store.view().get(&SERVICES, id(1)).is_none());
     assert!(store.publisher().posted.lock().unwrap().is_empty());
@@ -154,7 +154,7 @@ async fn a_write_is_finished_though_nobody_waits_for_it() {
     let store = testing::store(directory.path()).await;
     for number in 1..50 {
         let row = service(number, &format!("s{number}"));
-        let write = store.write(|tx| tx.insert(&SERVICES, id(number), &row, None));
+        let write = store.write(|tx| tx.insert(&SERVICES, id(number), row, None));
         // Given up at any of its waits.
         let _ = tokio::time::timeout(Duration::from_micros(fastrand::u64(0..2000)), write).await;
     }

@@ -7,21 +7,29 @@ use crate::entity::Entity;
 use crate::entity::RowChange;
 use serde_json::Map;
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use uuid::Uuid;
+
+struct Touched {
+    entity: &'static Entity,
+    id: Uuid,
+    /// `None`: deleted.
+    row: Option<Map<String, Value>>,
+}
 
 /// A clone of the tables that is being changed.
 pub struct Transaction {
     /// Rows as this write sees them.
     pub tables: Tables,
-    /// Each row once, at its first change.
-    touched: Vec<(&'static Entity, Uuid)>,
-    seen: HashSet<(&'static str, Uuid)>,
+    /// Each row once, at its first change, as it stands after the last one.
+    touched: Vec<Touched>,
+    /// Positions in `touched`.
+    seen: HashMap<(&'static str, Uuid), usize>,
 }
 
 impl Transaction {
     pub(super) fn begin(tables: Tables) -> Transaction {
-        let mut transaction = Transaction { tables, touched: Vec::new(), seen: HashSet::new() };
+        let mut transaction = Transaction { tables, touched: Vec::new(), seen: HashMap::new() };
         for (entity, id) in transaction.tables.expired() {
             transaction.remove(entity, id);
         }
@@ -36,7 +44,7 @@ impl Transaction {
         &mut self,
         entity: &'static Entity,
         id: Uuid,
-        row: &Map<String, Value>,
+        row: Map<String, Value>,
         expires_at_ms: Option<u64>,
     ) -> Result<(), Conflict> {
         if self.tables.get(entity, id).is_some() {
@@ -53,12 +61,12 @@ impl Transaction {
         &mut self,
         entity: &'static Entity,
         id: Uuid,
-        row: &Map<String, Value>,
+        row: Map<String, Value>,
         expires_at_ms: Option<u64>,
     ) -> Result<(), Conflict> {
-        self.tables.admit(entity, id, row)?;
-        self.tables.put(entity, id, row, expires_at_ms);
-        self.touch(entity, id);
+        self.tables.admit(entity, id, &row)?;
+        self.tables.put(entity, id, &row, expires_at_ms);
+        self.touch(entity, id, Some(row));
         Ok(())
     }
 
@@ -79,13 +87,15 @@ impl Transaction {
 
     pub(super) fn remove(&mut self, entity: &'static Entity, id: Uuid) {
         if self.tables.remove(entity, id) {
-            self.touch(entity, id);
+            self.touch(entity, id, None);
         }
     }
 
-    pub(super) fn touch(&mut self, entity: &'static Entity, id: Uuid) {
-        if self.seen.insert((entity.name, id)) {
-            self.touched.push((entity, id));
+    fn touch(&mut self, entity: &'static Entity, id: Uuid, row: Option<Map<String, Value>>) {
+        let at = *self.seen.entry((entity.name, id)).or_insert(self.touched.len());
+        match self.touched.get_mut(at) {
+            Some(touched) => touched.row = row,
+            None => self.touched.push(Touched { entity, id, row }),
         }
     }
 
@@ -96,14 +106,11 @@ impl Transaction {
 
     pub(super) fn finish(self) -> (Tables, Vec<RowChange>) {
         let Transaction { tables, touched, .. } = self;
-        let change = |(entity, id): (&'static Entity, Uuid)| {
+        let change = |Touched { entity, id, row }: Touched| {
+            // What was written with an expiry that has passed is as good as deleted.
             let entry = tables.get(entity, id);
-            RowChange {
-                entity: entity.name,
-                id,
-                row: entry.as_ref().map(|entry| entry.row()),
-                expires_at_ms: entry.as_ref().and_then(|entry| entry.expires_at_ms),
-            }
+            let expires_at_ms = entry.as_ref().and_then(|entry| entry.expires_at_ms);
+            RowChange { entity: entity.name, id, row: row.filter(|_| entry.is_some()), expires_at_ms }
         };
         let changes = touched.into_iter().map(change).collect();
         (tables, changes)
