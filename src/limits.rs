@@ -173,6 +173,9 @@ pub const REDIS_COUNTERS_PER_CALL_MAX: usize = 500;
 pub const REDIS_LATE_MS: u64 = 500;
 /// How long the first request of a configuration waits until its counters are synchronised from then on.
 pub const SYNCHRONISATION_BEGINS_MS: u64 = 1000;
+/// Sets of figures by route, service, consumer and status that a core counts for prometheus; what would need another one is
+/// not counted, which a metric tells.
+pub const METRIC_SERIES_PER_CORE_MAX: usize = 20_000;
 /// Bytes that may wait in one queue of a plugin that ships, unless its `max_bytes` says less or more.
 pub const SHIP_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Deliveries of one queue that may be under way at a time, where each entry goes alone; idle connections kept for them.

@@ -129,7 +129,7 @@ fn row(entity: &'static str, fields: Value) -> RowChange {
 }
 
 fn configuration(upstream_port: u16) -> Delta {
-    let [service, route, locked, consumer] = [(); 4].map(|()| Uuid::new_v4().to_string());
+    let [service, route, locked, measured, consumer] = [(); 5].map(|()| Uuid::new_v4().to_string());
     let key_auth = json!({"key_names": ["apikey"], "key_in_header": true, "key_in_query": true, "key_in_body": false,
         "hide_credentials": false, "run_on_preflight": true, "anonymous": null, "realm": null});
     let mut rows = vec![
@@ -137,6 +137,15 @@ fn configuration(upstream_port: u16) -> Delta {
         row("routes", json!({"id": route, "protocols": ["http"], "paths": ["/"], "service": {"id": service}})),
         row("routes", json!({"id": locked, "protocols": ["http"], "paths": ["/locked"], "service": {"id": service}})),
         row("plugins", json!({"name": "key-auth", "enabled": true, "route": {"id": locked}, "config": key_auth})),
+        row(
+            "routes",
+            json!({"id": measured, "protocols": ["http"], "paths": ["/measured"], "service": {"id": service}}),
+        ),
+        row(
+            "plugins",
+            json!({"name": "prometheus", "enabled": true, "route": {"id": measured}, "config":
+            {"status_code_metrics": true, "bandwidth_metrics": true, "latency_metrics": true, "per_consumer": true}}),
+        ),
         row("consumers", json!({"id": consumer, "username": "c"})),
         row("keyauth_credentials", json!({"key": "secret", "consumer": {"id": consumer}})),
     ];
@@ -322,6 +331,11 @@ fn a_post_with_a_small_body_allocates_nothing() {
 fn a_get_with_a_key_allocates_nothing() {
     let get = "GET /locked/x HTTP/1.1\r\nHost: test\r\napikey: secret\r\n\r\n";
     check(get, "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_get_that_is_measured_allocates_nothing() {
+    check("GET /measured HTTP/1.1\r\nHost: test\r\n\r\n", "HTTP/1.1 200 OK\r\n", "off");
 }
 
 #[test]

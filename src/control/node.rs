@@ -141,6 +141,10 @@ impl Node for ThisNode {
         self.backends.as_ref()
     }
 
+    fn core_counters(&self) -> Vec<&CoreCounters> {
+        self.cores.iter().map(|core| &*core.counters).collect()
+    }
+
     fn show(&self, look: Look) -> bool {
         self.cores.first().is_some_and(|core| core.sender.post(Post::Show(look)))
     }

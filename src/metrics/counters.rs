@@ -4,6 +4,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::metrics::series::Published;
+
 /// One core's counters, alone on their cache lines.
 #[derive(Default)]
 #[repr(align(128))]
@@ -35,6 +37,8 @@ pub struct CoreCounters {
     pub questions_unanswered: Counter,
     /// Requests answered 500 because their handling panicked.
     pub panics: Counter,
+    /// What prometheus counts by route.
+    pub series: Published,
 }
 
 /// A number that one core writes and anybody reads.
@@ -45,6 +49,11 @@ impl Counter {
     /// Adds one. Not a read-modify-write on the bus: only the owning core writes.
     pub fn add(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Adds so many, as [`Counter::add`].
+    pub fn add_many(&self, many: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(many), Ordering::Relaxed);
     }
 
     /// Takes one off.

@@ -5,3 +5,4 @@
 pub mod counters;
 pub mod full_record;
 pub mod record;
+pub mod series;

@@ -40,6 +40,7 @@ mod ip_restriction;
 mod jwt;
 mod key_auth;
 mod periods;
+mod prometheus;
 pub mod query;
 mod rate_limiting;
 mod redirect;
@@ -82,6 +83,7 @@ pub static PLUGINS: &[&Kind] = &[
     &jwt::KIND,
     &key_auth::KIND,
     &loggly::KIND,
+    &prometheus::KIND,
     &rate_limiting::KIND,
     &redirect::KIND,
     &request_size_limiting::KIND,
@@ -216,6 +218,7 @@ mod tests {
             ("jwt", 1450),
             ("key-auth", 1250),
             ("loggly", 6),
+            ("prometheus", 13),
             ("rate-limiting", 910),
             ("redirect", 779),
             ("request-size-limiting", 951),

@@ -14,6 +14,7 @@ use crate::http::head::RequestHead;
 use crate::http::parse::HeadLimits;
 use crate::http::parse::Progress;
 use crate::http::parse::parse_request;
+use crate::metrics::series::CoreSeries;
 use crate::plugins::Kind;
 use crate::plugins::Plugin;
 use crate::plugins::Verdict;
@@ -111,6 +112,7 @@ impl Exchange {
                 serial: Cell::new(0),
                 random: || 0x0123_4567_89ab_cdef,
                 counts: CoreCounts::default(),
+                series: CoreSeries::default(),
             },
             captures: None,
             route: None,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::http::fields::Fields;
 use crate::http::head::Method;
 use crate::http::head::Version;
+use crate::metrics::series::CoreSeries;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Asking;
 use crate::plugins::ask::Question;
@@ -44,6 +45,8 @@ pub struct CoreFacts {
     pub random: fn() -> u64,
     /// Uses that are limited.
     pub counts: CoreCounts,
+    /// Figures by route.
+    pub series: CoreSeries,
 }
 
 /// The client's connection.

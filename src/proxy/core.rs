@@ -202,6 +202,7 @@ impl Core {
         self.pool.expire(now_ms, self.rules.borrow().settings.upstream_keepalive_idle_timeout_ms);
         self.hand_over(&mut self.records.borrow_mut());
         self.hand_over_full(&mut self.full.borrow_mut());
+        self.facts.series.publish();
     }
 
     /// Wakes requests that wait for a name.

@@ -24,6 +24,7 @@ use crate::config::Driver;
 use crate::config::Settings;
 use crate::limits;
 use crate::metrics::counters::CoreCounters;
+use crate::metrics::series::CoreSeries;
 use crate::plugins::counts::CoreCounts;
 use crate::plugins::counts::Counts;
 use crate::plugins::view::ConnFacts;
@@ -161,6 +162,7 @@ async fn run(seed: Seed) {
         serial: Default::default(),
         random: || fastrand::u64(..),
         counts: CoreCounts::new(node.counts),
+        series: CoreSeries::new(counters.clone()),
     };
     let acknowledge = outbox.acknowledge.clone();
     let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled));

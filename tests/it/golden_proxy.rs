@@ -32,6 +32,7 @@ const PLUGINS: &[&str] = &[
     "ip-restriction",
     "jwt",
     "key-auth",
+    "prometheus",
     "rate-limiting",
     "redirect",
     "request-size-limiting",
@@ -130,6 +131,9 @@ struct Counts {
 fn left_out(record: &Record) -> Option<String> {
     if record.response.is_null() {
         return Some("log lines, which golden_logs.rs compares".to_owned());
+    }
+    if record.name == "prometheus/admin-metrics" {
+        return Some("metrics, which prometheus.rs compares".to_owned());
     }
     if !record.request["on"].is_null() {
         return Some(format!("port {}", record.request["on"]));

@@ -28,6 +28,7 @@ mod names;
 mod parking;
 mod patience;
 mod plugins;
+mod prometheus;
 mod proxy_protocol;
 mod rate_limiting;
 mod shipping;

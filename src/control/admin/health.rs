@@ -112,7 +112,7 @@ fn target_of<'a>(set: &'a PeerSet, id: &str) -> Option<&'a TargetPeers> {
     set.targets.iter().find(|target| target.spec.id.to_string() == id)
 }
 
-fn peers_of<'a>(set: &'a PeerSet, target: &TargetPeers) -> &'a [Peer] {
+pub(super) fn peers_of<'a>(set: &'a PeerSet, target: &TargetPeers) -> &'a [Peer] {
     &set.peers()[target.peers.clone()]
 }
 
@@ -127,14 +127,19 @@ fn word_of(set: &PeerSet, target: &TargetPeers) -> &'static str {
     }
 }
 
+/// How one address is, in Kong's words.
+pub(super) fn word_of_peer(set: &PeerSet, peer: &Peer) -> &'static str {
+    match set.balancer.checks() {
+        None => OFF,
+        Some(_) if peer.weight == 0 => OFF,
+        Some(_) if peer.vitals.is_available() => "HEALTHY",
+        Some(_) => "UNHEALTHY",
+    }
+}
+
 fn target_health(set: &PeerSet, target: &TargetPeers, history: Option<&Backends>) -> Value {
     let address = |peer: &Peer| {
-        let health = match set.balancer.checks() {
-            None => OFF,
-            Some(_) if peer.weight == 0 => OFF,
-            Some(_) if peer.vitals.is_available() => "HEALTHY",
-            Some(_) => "UNHEALTHY",
-        };
+        let health = word_of_peer(set, peer);
         let mut shown = json!({ "ip": ip_of(target, peer.addr.ip()), "port": peer.addr.port(),
                                 "weight": peer.weight, "health": health });
         if let (Some(backends), Some(spec)) = (history, &set.upstream) {
@@ -208,7 +213,7 @@ fn list(items: Vec<Value>) -> Value {
 }
 
 /// An address stands as its target has it; those of names are bracketed if they are IPv6.
-fn ip_of(target: &TargetPeers, ip: IpAddr) -> String {
+pub(super) fn ip_of(target: &TargetPeers, ip: IpAddr) -> String {
     let host = &target.spec.host;
     match ip {
         _ if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() => host.to_string(),

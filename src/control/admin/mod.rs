@@ -15,10 +15,12 @@ mod deed;
 pub mod document;
 mod explain;
 mod explained;
+mod exposition;
 pub mod form;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
+mod metrics;
 pub mod page;
 pub mod paths;
 pub mod problem;
@@ -60,9 +62,11 @@ use crate::control::admin::schemas::filter_schema;
 use crate::control::backends::Backends;
 use crate::control::store::Publish;
 use crate::control::store::Store;
+use crate::control::unstalled;
 use crate::entity::Entity;
 use crate::entity::PluginSchema;
 use crate::entity::vault;
+use crate::metrics::counters::CoreCounters;
 use crate::state::mailbox::Look;
 use hyper::HeaderMap;
 use hyper::Method;
@@ -92,6 +96,10 @@ pub trait Node: Send + Sync + 'static {
     /// Searches by host name; `None` with the DNS client that keeps none.
     fn dns_statistics(&self) -> Option<Map<String, Value>> {
         None
+    }
+    /// The counters of every core.
+    fn core_counters(&self) -> Vec<&CoreCounters> {
+        Vec::new()
     }
     /// Lets something look at the state of one core; `false`: there is none.
     fn show(&self, _look: Look) -> bool {
@@ -215,7 +223,7 @@ impl<P: Publish> Admin<P> {
         let loaded = |name: &str| config.plugins.iter().any(|plugin| plugin.schema.name == name);
         let admin_paths = Paths::admin(config.routes, &loaded);
         Admin {
-            status_paths: Paths::status(store.is_in_memory().then_some(&admin_paths)),
+            status_paths: Paths::status(store.is_in_memory().then_some(&admin_paths), &loaded),
             admin_paths,
             store,
             node,
@@ -329,6 +337,7 @@ impl<P: Publish> Admin<P> {
         match call.found.endpoint {
             Endpoint::Root => Ok(self.root()),
             Endpoint::Status => self.status(&call.query),
+            Endpoint::Metrics => Ok(unstalled(|| self.metrics())),
             Endpoint::Ready => self.ready(&call),
             Endpoint::StatusDns => self.status_dns(),
             Endpoint::Endpoints => Ok(self.endpoints()),

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 pub enum Endpoint {
     Root,
     Status,
+    Metrics,
     Ready,
     StatusDns,
     Endpoints,
@@ -108,6 +109,9 @@ const SPECIAL: &[(&str, Endpoint)] = &[
     ("/clustering/status", Endpoint::Unavailable(READ, NO_CLUSTER)),
 ];
 
+/// What comes with a plugin, on all listeners.
+const OF_PLUGINS: &[(&str, &str, Endpoint)] = &[("prometheus", "/metrics", Endpoint::Metrics)];
+
 /// The paths of the status listener.
 const STATUS_ONLY: &[(&str, Endpoint)] = &[
     ("/status", Endpoint::Status),
@@ -190,6 +194,7 @@ impl Paths {
     pub fn admin(routes: &'static Entity, loaded: &dyn Fn(&str) -> bool) -> Paths {
         let mut paths: Vec<Path> =
             SPECIAL.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect();
+        paths.extend(of_plugins(loaded));
         let entities: Vec<&'static Entity> = ENTITIES.iter().map(|entity| in_flavor(entity, routes)).collect();
         let present = |entity: &&&'static Entity| entity.needs_plugin.is_none_or(loaded);
         for entity in entities.iter().filter(present) {
@@ -222,8 +227,9 @@ impl Paths {
     }
 
     /// The paths of the status listener; without a database also what the Admin API `reads` of upstreams.
-    pub fn status(reads: Option<&Paths>) -> Paths {
+    pub fn status(reads: Option<&Paths>, loaded: &dyn Fn(&str) -> bool) -> Paths {
         let own = STATUS_ONLY.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint));
+        let own = own.chain(of_plugins(loaded));
         let below_upstreams = reads.into_iter().flat_map(|paths| &paths.0).filter(|path| {
             path.pattern.starts_with("/upstreams/{upstreams}/") && path.endpoint.methods().contains(&"GET")
         });
@@ -252,6 +258,11 @@ impl Paths {
         let variables = segments.filter(|(wanted, _)| is_variable(wanted)).map(|(_, given)| variable(given)).collect();
         Some(Found { endpoint: found.endpoint, reads_only: found.reads_only, variables })
     }
+}
+
+fn of_plugins(loaded: &dyn Fn(&str) -> bool) -> impl Iterator<Item = Path> {
+    let there = OF_PLUGINS.iter().filter(move |(plugin, ..)| loaded(plugin));
+    there.map(|(_, pattern, endpoint)| path(pattern.to_string(), *endpoint))
 }
 
 fn path(pattern: String, endpoint: Endpoint) -> Path {
@@ -336,16 +347,17 @@ mod tests {
     #[test]
     fn without_a_database_the_status_listener_shows_targets_and_changes_nothing() {
         let admin = Paths::admin(&ROUTES, &|_| true);
-        let status = Paths::status(Some(&admin));
+        let status = Paths::status(Some(&admin), &|_| true);
         assert_eq!(status.find("/upstreams/u/targets").unwrap().allow(), "GET, HEAD, OPTIONS");
         assert!(status.find("/upstreams").is_none() && status.find("/services").is_none());
-        assert!(Paths::status(None).find("/upstreams/u/targets").is_none());
+        assert!(Paths::status(None, &|_| true).find("/upstreams/u/targets").is_none());
     }
 
     #[test]
     fn entities_of_plugins_that_are_not_loaded_have_no_paths() {
         let paths = Paths::admin(&ROUTES, &|_| false);
-        assert!(paths.find("/key-auths").is_none());
+        assert!(paths.find("/key-auths").is_none() && paths.find("/metrics").is_none());
+        assert!(Paths::status(None, &|_| false).find("/metrics").is_none());
         assert!(paths.find("/consumers/x/key-auth").is_none());
     }
 

@@ -7,6 +7,7 @@ pub mod client;
 pub mod curl;
 pub mod dns;
 pub mod dnsmasq;
+pub mod exposition;
 pub mod gateway;
 pub mod nginx;
 pub mod peer;
