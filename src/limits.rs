@@ -161,6 +161,18 @@ pub const COUNTED_IDENTIFIERS_MAX: usize = 1 << 20;
 pub const CLOCKS_APART_S: u64 = 2;
 /// Identifiers that a core remembers the place of.
 pub const COUNT_HANDLES_PER_CORE_MAX: usize = 64 << 10;
+/// Answers of servers about credentials that a core remembers; about 100 bytes each.
+pub const RECENT_FINDINGS_PER_CORE_MAX: usize = 16 << 10;
+/// How long an LDAP server that failed is left alone; questions to it fail at once meanwhile.
+pub const LDAP_REST_MS: u64 = 1000;
+/// What a request waits for an LDAP server beyond the server's own timeouts, so that they strike first.
+pub const LDAP_LATE_MS: u64 = 500;
+/// Connections to one LDAP server; more questions wait for their turn.
+pub const LDAP_CONNECTIONS_MAX: usize = 64;
+/// How often connections to LDAP servers are looked at for those that nobody uses.
+pub const LDAP_LOOK_MS: u64 = 1000;
+/// Longest answer of an LDAP server.
+pub const LDAP_ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Questions of all cores that are being answered at a time, and as many more that wait; beyond it they fail at once.
 pub const QUESTIONS_UNDER_WAY_MAX: usize = 16 << 10;
 /// How long a Redis server that failed is left alone; questions to it fail at once meanwhile.

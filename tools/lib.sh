@@ -73,6 +73,8 @@ need_test_tools() {
     command -v dnsmasq >/dev/null || missing+=(dnsmasq-base)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v redis-check-rdb >/dev/null || missing+=(redis-tools)
+    # A server of the system's own is not started: tests run theirs.
+    [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
     install_packages "${missing[@]}"
 }
 

@@ -55,16 +55,25 @@ impl Reach {
         patience: Duration,
     ) -> io::Result<Box<dyn Stream>> {
         let connecting = async {
-            let stream = self.connect_tcp(host, port).await?;
-            let Some(tls) = tls else { return Ok(Box::new(stream) as Box<dyn Stream>) };
-            let name = ServerName::try_from(tls.server_name.trim_matches(['[', ']']).to_owned());
-            let name = name.map_err(|_| io::Error::other(format!("{} is no server name", tls.server_name)))?;
-            let config = self.trust.config(tls.verify, None);
-            let stream = TlsConnector::from(config).connect(name, stream).await;
-            Ok(Box::new(stream.map_err(|error| io::Error::other(format!("TLS: {error}")))?) as Box<dyn Stream>)
+            let stream = Box::new(self.connect_tcp(host, port).await?);
+            match tls {
+                Some(tls) => self.secure(stream, tls).await,
+                None => Ok(stream as Box<dyn Stream>),
+            }
         };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
         tokio::time::timeout(patience, connecting).await.map_err(late)?
+    }
+
+    /// Begins TLS on a connection.
+    ///
+    /// # Errors
+    /// The other end does not prove who it is, or does not speak TLS.
+    pub async fn secure(&self, stream: Box<dyn Stream>, tls: Tls<'_>) -> io::Result<Box<dyn Stream>> {
+        let name = ServerName::try_from(tls.server_name.trim_matches(['[', ']']).to_owned());
+        let name = name.map_err(|_| io::Error::other(format!("{} is no server name", tls.server_name)))?;
+        let stream = TlsConnector::from(self.trust.config(tls.verify, None)).connect(name, stream).await;
+        Ok(Box::new(stream.map_err(|error| io::Error::other(format!("TLS: {error}")))?))
     }
 
     /// Where a host is now.

@@ -11,7 +11,7 @@ pub mod checks;
 pub mod coerce;
 pub mod complete;
 pub mod consumer;
-mod der;
+pub mod der;
 pub mod document;
 pub mod hmacauth_credential;
 pub mod jwt_secret;

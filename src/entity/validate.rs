@@ -94,7 +94,7 @@ fn text(text: &str) -> Violation {
 }
 
 /// `{vault://prefix/path}`
-pub(super) fn is_vault_reference(text: &str) -> bool {
+pub fn is_vault_reference(text: &str) -> bool {
     text.strip_prefix("{vault://").and_then(|rest| rest.strip_suffix('}')).is_some_and(|path| !path.is_empty())
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::plugins::ldap::LdapBind;
 use crate::plugins::redis::RedisCounting;
 use crate::plugins::syncing::Syncing;
 
@@ -14,6 +15,8 @@ pub enum Question {
     Count(RedisCounting),
     /// Brings counters together with those in Redis from now on; [`Answer::Done`].
     Synchronise(Arc<Syncing>),
+    /// Asks an LDAP server whether name and password belong together; [`Answer::Bound`].
+    Bind(LdapBind),
 }
 
 /// What came of a question.
@@ -21,6 +24,8 @@ pub enum Question {
 pub enum Answer {
     /// The counters as they stand now, in the order asked.
     Counted(Vec<i64>),
+    /// Whether they do.
+    Bound(bool),
     Done,
     /// Nobody could answer, or not in time; the reason, for the log.
     Failed(Arc<str>),

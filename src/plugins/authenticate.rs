@@ -42,6 +42,11 @@ impl Policy {
         Self { anonymous: settings::text(config, "anonymous").map(Box::from) }
     }
 
+    /// Whether another plugin has authenticated already, so that this one has nothing to do.
+    pub fn is_settled(&self, view: &View<'_>) -> bool {
+        self.anonymous.is_some() && view.identity.credential.is_some()
+    }
+
     /// Authenticates, unless another plugin has; `refuse` writes the answer to a failure that is not forgiven.
     pub fn decide<'a, F>(
         &self,
@@ -49,18 +54,22 @@ impl Policy {
         authenticate: impl FnOnce(&mut View<'a>) -> Result<Proof<'a>, F>,
         refuse: impl FnOnce(&mut Reply, F),
     ) -> Verdict {
-        if self.anonymous.is_some() && view.identity.credential.is_some() {
+        if self.is_settled(view) {
             return Verdict::Continue;
         }
-        let failure = match authenticate(view) {
+        match authenticate(view) {
             Ok(proof) => {
-                identify(view, proof.consumer, Some((proof.credential, proof.identifier)));
-                return Verdict::Continue;
+                identify(view, Some(proof.consumer), Some((proof.credential, proof.identifier)));
+                Verdict::Continue
             }
-            Err(failure) => failure,
-        };
+            Err(failure) => self.fail(view, |reply| refuse(reply, failure)),
+        }
+    }
+
+    /// What follows from a request that proves nothing: it is the anonymous consumer's, or `refuse` writes the answer.
+    pub fn fail(&self, view: &mut View<'_>, refuse: impl FnOnce(&mut Reply)) -> Verdict {
         let Some(anonymous) = &self.anonymous else {
-            refuse(view.reply, failure);
+            refuse(view.reply);
             return Verdict::Reply;
         };
         let Some(consumer) = view.directory.consumer_named(anonymous) else {
@@ -68,15 +77,15 @@ impl Policy {
             view.reply.gateway(500, &message);
             return Verdict::Reply;
         };
-        identify(view, consumer, None);
+        identify(view, Some(consumer), None);
         Verdict::Continue
     }
 }
 
-/// Makes the request that consumer's and tells the upstream. Every field is set or removed, so that none comes from the
-/// client.
-pub(super) fn identify(view: &mut View<'_>, consumer: &Consumer, credential: Option<(Uuid, Option<&str>)>) {
-    view.identity.consumer = Some(consumer.id);
+/// Makes the request that consumer's and tells the upstream; `None`: it is known who asks, but that is no consumer. Every
+/// field is set or removed, so that none comes from the client.
+pub(super) fn identify(view: &mut View<'_>, consumer: Option<&Consumer>, credential: Option<(Uuid, Option<&str>)>) {
+    view.identity.consumer = consumer.map(|consumer| consumer.id);
     view.identity.credential = credential.map(|(id, _)| id);
     let fields = &mut *view.fields;
     let mut tell = |name: Known, value: Option<&str>| {
@@ -90,9 +99,9 @@ pub(super) fn identify(view: &mut View<'_>, consumer: &Consumer, credential: Opt
         Some(text) => text,
         None => &*id.as_hyphenated().encode_lower(&mut id_text),
     });
-    tell(Known::XConsumerId, Some(&consumer.id_text));
-    tell(Known::XConsumerCustomId, consumer.custom_id.as_deref());
-    tell(Known::XConsumerUsername, consumer.username.as_deref());
+    tell(Known::XConsumerId, consumer.map(|consumer| &*consumer.id_text));
+    tell(Known::XConsumerCustomId, consumer.and_then(|consumer| consumer.custom_id.as_deref()));
+    tell(Known::XConsumerUsername, consumer.and_then(|consumer| consumer.username.as_deref()));
     tell(Known::XCredentialIdentifier, identifier);
     tell(Known::XAnonymousConsumer, if credential.is_some() { None } else { Some("true") });
 }

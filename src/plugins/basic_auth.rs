@@ -2,11 +2,6 @@
 //! basic-auth: who asks is told by a name and a password (RFC 7617; spec/plugins.md B.2, A.6).
 //! Always: hashes are compared in constant time, and a name that does not exist costs a hash too.
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::DecodePaddingMode;
-use base64::engine::GeneralPurpose;
-use base64::engine::GeneralPurposeConfig;
 use ring::digest;
 use serde_json::Map;
 use serde_json::Value;
@@ -14,7 +9,6 @@ use serde_json::Value;
 use crate::entity::PluginSchema;
 use crate::entity::schema::Field;
 use crate::http::known::Known;
-use crate::limits::BASIC_CREDENTIALS_STACK_BYTES;
 use crate::plugins::ConfigError;
 use crate::plugins::Kind;
 use crate::plugins::Plugin;
@@ -22,6 +16,8 @@ use crate::plugins::Verdict;
 use crate::plugins::authenticate::Policy;
 use crate::plugins::authenticate::Proof;
 use crate::plugins::authenticate::challenge;
+use crate::plugins::name_and_password::Room;
+use crate::plugins::name_and_password::after_scheme;
 use crate::plugins::settings;
 use crate::plugins::view::View;
 use crate::stdx::secret::equal;
@@ -74,17 +70,9 @@ impl BasicAuth {
     }
 
     fn try_header<'a>(&self, view: &mut View<'a>, name: Known) -> Option<Proof<'a>> {
-        let encoded = encoded(view.fields.get(view.source, name)?)?;
-        let (mut short, long);
-        let text = if encoded.len() <= BASIC_CREDENTIALS_STACK_BYTES {
-            short = [0; BASIC_CREDENTIALS_STACK_BYTES];
-            let length = LENIENT.decode_slice(encoded, &mut short).ok()?;
-            short.get(..length)?
-        } else {
-            long = LENIENT.decode(encoded).ok()?;
-            &long
-        };
-        let (username, password) = split(text)?;
+        let encoded = after_scheme(view.fields.get(view.source, name)?, "basic")?;
+        let mut room = Room::default();
+        let (username, password) = room.decode(encoded)?;
         let credential = view.directory.passwords.find(username, view.now_unix_ms);
         let proof = credential.and_then(|credential| Some((Proof::of(view, credential)?, &*credential.secret)));
         let owner = proof.as_ref().map_or("", |(proof, _)| &proof.consumer.id_text);
@@ -94,27 +82,6 @@ impl BasicAuth {
         }
         proof.filter(|_| matches).map(|(proof, _)| proof)
     }
-}
-
-/// Standard alphabet; padding may be left out.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
-/// What stands behind the scheme.
-fn encoded(header: &[u8]) -> Option<&[u8]> {
-    let rest = header.strip_prefix(b"Basic").or_else(|| header.strip_prefix(b"basic"))?;
-    rest.first().is_some_and(u8::is_ascii_whitespace).then(|| rest.trim_ascii())
-}
-
-/// Name and password; a password may have colons, a name may not.
-fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = text.iter().position(|&byte| byte == b':')?;
-    let (username, password) = text.split_at_checked(colon)?;
-    (!username.is_empty()).then_some((username, password.get(1..).unwrap_or_default()))
 }
 
 /// As `basicauth_credentials` stores it: lower-case hex SHA-1 of the password followed by the id of the consumer.
@@ -137,6 +104,7 @@ mod tests {
     use crate::entity::basicauth_credential::password_hash;
     use crate::plugins::testing::Exchange;
     use crate::plugins::testing::plugin;
+    use base64::Engine;
     use base64::engine::general_purpose;
     use serde_json::json;
 

@@ -143,7 +143,7 @@ fn entry(text: &str) -> Result<Entry, String> {
     }
     let inner = text.strip_prefix('^').unwrap_or(text);
     let inner = inner.strip_suffix('$').filter(|rest| !rest.ends_with('\\')).unwrap_or(inner);
-    let regex = Regex::new(&format!("^(?:{inner})$")).map_err(|_| format!("not a valid regex: {text}"))?;
+    let regex = Regex::new(&format!("^(?:{inner})$")).map_err(|_| format!("'{text}' is not a valid regex"))?;
     Ok(Entry::Pattern { regex, of_host: !text.contains(':') })
 }
 
@@ -369,6 +369,6 @@ mod tests {
     #[test]
     fn a_pattern_that_is_none_is_refused() {
         let (field, message) = refusal(&KIND, json!({ "origins": ["(a"] }));
-        assert_eq!((&*field, &*message), ("origins.1", "not a valid regex: (a"));
+        assert_eq!((&*field, &*message), ("origins.1", "'(a' is not a valid regex"));
     }
 }

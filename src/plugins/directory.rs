@@ -71,6 +71,8 @@ pub struct Directory {
     pub keys: Credentials<()>,
     /// `basicauth_credentials`, with the stored hash of the password.
     pub passwords: Credentials<Box<str>>,
+    /// `hmacauth_credentials`, with the secret that signs.
+    pub signers: Credentials<Box<str>>,
     /// `jwt_secrets`.
     pub tokens: Credentials<TokenKey>,
     /// By consumer.

@@ -14,8 +14,10 @@ pub mod directory;
 pub mod endpoint;
 pub mod file_log;
 pub mod http_log;
+pub mod ldap;
 pub mod loggly;
 pub mod queue;
+pub mod recent;
 pub mod redis;
 pub mod severities;
 pub mod shipping;
@@ -35,10 +37,13 @@ mod bot_detection;
 mod correlation_id;
 mod cors;
 mod edit;
+mod hmac_auth;
 mod identifier;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod ldap_auth;
+mod name_and_password;
 mod periods;
 mod prometheus;
 pub mod query;
@@ -49,6 +54,7 @@ mod request_termination;
 mod request_transformer;
 mod response_transformer;
 mod settings;
+mod standard_webhooks;
 mod template;
 mod template_value;
 #[cfg(test)]
@@ -78,10 +84,12 @@ pub static PLUGINS: &[&Kind] = &[
     &cors::KIND,
     &datadog::KIND,
     &file_log::KIND,
+    &hmac_auth::KIND,
     &http_log::KIND,
     &ip_restriction::KIND,
     &jwt::KIND,
     &key_auth::KIND,
+    &ldap_auth::KIND,
     &loggly::KIND,
     &prometheus::KIND,
     &rate_limiting::KIND,
@@ -90,6 +98,7 @@ pub static PLUGINS: &[&Kind] = &[
     &request_termination::KIND,
     &request_transformer::KIND,
     &response_transformer::KIND,
+    &standard_webhooks::KIND,
     &statsd::KIND,
     &syslog::KIND,
     &tcp_log::KIND,
@@ -194,7 +203,10 @@ mod tests {
     #[test]
     fn the_defaults_of_every_plugin_compile() {
         // Those that demand something of the operator are given that.
-        let demanded = serde_json::json!({ "path": "/x", "http_endpoint": "http://h/" });
+        let demanded = serde_json::json!({
+            "path": "/x", "http_endpoint": "http://h/", "secret_v1": "s",
+            "ldap_host": "h", "base_dn": "dc=x", "attribute": "uid"
+        });
         for kind in PLUGINS {
             let fields =
                 kind.schema.config.fields.iter().filter(|field| field.is_required() && field.default.is_none());
@@ -213,10 +225,12 @@ mod tests {
             ("cors", 2000),
             ("datadog", 10),
             ("file-log", 9),
+            ("hmac-auth", 1030),
             ("http-log", 12),
             ("ip-restriction", 990),
             ("jwt", 1450),
             ("key-auth", 1250),
+            ("ldap-auth", 1200),
             ("loggly", 6),
             ("prometheus", 13),
             ("rate-limiting", 910),
@@ -225,6 +239,7 @@ mod tests {
             ("request-termination", 2),
             ("request-transformer", 801),
             ("response-transformer", 800),
+            ("standard-webhooks", 760),
             ("statsd", 11),
             ("syslog", 4),
             ("tcp-log", 7),

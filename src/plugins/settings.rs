@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::validate::is_vault_reference;
+use crate::plugins::ConfigError;
+
 /// A switch; unset is false.
 pub(super) fn flag(config: &Map<String, Value>, name: &str) -> bool {
     config.get(name).and_then(Value::as_bool).unwrap_or(false)
@@ -14,6 +17,19 @@ pub(super) fn flag(config: &Map<String, Value>, name: &str) -> bool {
 /// A text.
 pub(super) fn text<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     config.get(name).and_then(Value::as_str)
+}
+
+/// A text that may be kept elsewhere; unset is empty.
+///
+/// # Errors
+/// It is kept in a vault: those are not asked yet.
+pub(super) fn secret<'a>(config: &'a Map<String, Value>, name: &str) -> Result<&'a str, ConfigError> {
+    let text = text(config, name).unwrap_or_default();
+    if is_vault_reference(text) {
+        let message = "vault references are not resolved yet; write the value itself".to_owned();
+        return Err(ConfigError { field: name.to_owned(), message });
+    }
+    Ok(text)
 }
 
 /// A list or set of texts; unset is empty.

@@ -1,6 +1,7 @@
 //! A request as plugins meet it, from the bytes of its head.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Credential;
 use crate::plugins::directory::Directory;
+use crate::plugins::recent::Recent;
 use crate::plugins::token_key::TokenKey;
 use crate::plugins::view::ConnFacts;
 use crate::plugins::view::CoreFacts;
@@ -113,6 +115,7 @@ impl Exchange {
                 random: || 0x0123_4567_89ab_cdef,
                 counts: CoreCounts::default(),
                 series: CoreSeries::default(),
+                recent: RefCell::new(Recent::new(100)),
             },
             captures: None,
             route: None,
@@ -253,7 +256,7 @@ fn lines(fields: &Fields, source: &[u8]) -> Vec<String> {
     fields.iter(source).map(|field| format!("{}: {}", text(field.name), text(field.value))).collect()
 }
 
-/// alice (1, custom id a1, keys k1 and an expired one, password p1 of u1, tokens of iss1, groups g1 and g2), bob (2, key k2), anon (3).
+/// alice (1, custom id a1, keys k1 and an expired one, password p1 of u1, signatures of h1 with s1, tokens of iss1, groups g1 and g2), bob (2, key k2), anon (3).
 fn directory() -> Directory {
     let mut directory = Directory::default();
     for (n, username, custom_id) in [(1, "alice", Some("a1")), (2, "bob", None), (3, "anon", None)] {
@@ -277,6 +280,13 @@ fn directory() -> Directory {
         consumer: Uuid::from_u128(1),
         key: "u1".into(),
         secret: hash,
+        expires_at_ms: None,
+    });
+    directory.signers.put(Credential {
+        id: Uuid::from_u128(0x51),
+        consumer: Uuid::from_u128(1),
+        key: "h1".into(),
+        secret: "s1".into(),
         expires_at_ms: None,
     });
     directory.tokens.put(Credential {

@@ -3,6 +3,7 @@
 //! Never: reaches a socket or another request.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Directory;
 use crate::plugins::directory::Groups;
+use crate::plugins::recent::Recent;
 
 /// Who the request comes from, as far as authentication has told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct CoreFacts {
     pub counts: CoreCounts,
     /// Figures by route.
     pub series: CoreSeries,
+    /// What servers said of credentials lately.
+    pub recent: RefCell<Recent>,
 }
 
 /// The client's connection.

@@ -2,6 +2,7 @@
 //! Owns: the choice between io_uring and epoll. Never: serves before the configuration it was given is applied.
 //! Always: listeners are ended before the runtime is, and a core leaves only when its connections have.
 
+use std::cell::RefCell;
 use std::io;
 use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
@@ -27,6 +28,7 @@ use crate::metrics::counters::CoreCounters;
 use crate::metrics::series::CoreSeries;
 use crate::plugins::counts::CoreCounts;
 use crate::plugins::counts::Counts;
+use crate::plugins::recent::Recent;
 use crate::plugins::view::ConnFacts;
 use crate::plugins::view::CoreFacts;
 use crate::proxy::connection;
@@ -163,6 +165,7 @@ async fn run(seed: Seed) {
         random: || fastrand::u64(..),
         counts: CoreCounts::new(node.counts),
         series: CoreSeries::new(counters.clone()),
+        recent: RefCell::new(Recent::new(limits::RECENT_FINDINGS_PER_CORE_MAX)),
     };
     let acknowledge = outbox.acknowledge.clone();
     let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled));

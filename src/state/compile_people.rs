@@ -33,6 +33,9 @@ pub(super) fn follow(directory: &mut Directory, change: &RowChange) -> bool {
         "basicauth_credentials" => {
             replace(&mut directory.passwords, change, "username", |row| text(row, "password").map(Box::from));
         }
+        "hmacauth_credentials" => {
+            replace(&mut directory.signers, change, "username", |row| text(row, "secret").map(Box::from));
+        }
         "jwt_secrets" => replace(&mut directory.tokens, change, "key", |row| {
             let algorithm = text(row, "algorithm").unwrap_or("HS256");
             Some(TokenKey::new(algorithm, text(row, "secret"), text(row, "rsa_public_key")))

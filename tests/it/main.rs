@@ -4,6 +4,7 @@
 mod harness;
 
 mod acknowledged;
+mod authentication;
 mod bad_input;
 mod balancing;
 mod bodies;
@@ -20,6 +21,7 @@ mod golden_admin;
 mod golden_logs;
 mod golden_proxy;
 mod health;
+mod ldap;
 mod lifecycle;
 mod load;
 mod logs;

@@ -3,6 +3,7 @@
 //! Never: takes more than [`crate::limits::QUESTIONS_UNDER_WAY_MAX`] at a time.
 //! Always: what is taken is answered, or has failed when the asker's patience ends; a core that asks never waits.
 
+mod ldap;
 mod redis;
 mod syncing;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::control::answer::ldap::Ldap;
 use crate::control::answer::redis::Redis;
 use crate::control::publish::CoreEnd;
 use crate::control::reach::Reach;
@@ -24,12 +26,14 @@ use crate::state::mailbox::Post;
 pub struct Desk {
     cores: Arc<Vec<CoreEnd>>,
     redis: Arc<Redis>,
+    ldap: Arc<Ldap>,
 }
 
 impl Desk {
     /// Opens the desk; what it returns takes a question, or says `false`. Must be called inside the control runtime.
     pub fn open(cores: Arc<Vec<CoreEnd>>, reach: Arc<Reach>) -> Arc<dyn Fn(Asked) -> bool + Send + Sync> {
-        let desk = Arc::new(Self { cores, redis: Arc::new(Redis::new(reach)) });
+        let (redis, ldap) = (Arc::new(Redis::new(reach.clone())), Arc::new(Ldap::new(reach)));
+        let desk = Arc::new(Self { cores, redis, ldap });
         let (taken, arriving) = mpsc::channel(limits::QUESTIONS_UNDER_WAY_MAX);
         tokio::spawn(desk.serve(arriving));
         Arc::new(move |asked| taken.try_send(asked).is_ok())
@@ -69,6 +73,10 @@ impl Desk {
                 syncing::begin(counters, self.redis.clone());
                 Answer::Done
             }
+            Question::Bind(bind) => match self.ldap.bind(&bind).await {
+                Ok(is_good) => Answer::Bound(is_good),
+                Err(why) => Answer::Failed(why),
+            },
         }
     }
 }

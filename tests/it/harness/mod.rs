@@ -15,6 +15,7 @@ pub mod port;
 pub mod process;
 pub mod redis;
 pub mod site;
+pub mod slapd;
 
 use std::time::Duration;
 use std::time::Instant;
