@@ -173,6 +173,17 @@ pub const LDAP_CONNECTIONS_MAX: usize = 64;
 pub const LDAP_LOOK_MS: u64 = 1000;
 /// Longest answer of an LDAP server.
 pub const LDAP_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How long a response waits until the session that its cookie names is written.
+pub const SESSION_WRITE_MS: u64 = 2 * ACKNOWLEDGE_MS;
+/// How long a request for a token waits until that is written.
+pub const TOKEN_WRITE_MS: u64 = 2 * ACKNOWLEDGE_MS;
+/// How long a request waits until a hashed secret is verified, with those before it; and how many are verified at a time.
+pub const SECRET_VERIFIED_MS: u64 = 10_000;
+pub const SECRETS_VERIFIED_AT_ONCE: usize = 2;
+/// Longest cookie that browsers keep, name and value.
+pub const COOKIE_BYTES_MAX: usize = 4 << 10;
+/// How long an authorization code counts.
+pub const AUTHORIZATION_CODE_S: u64 = 300;
 /// Questions of all cores that are being answered at a time, and as many more that wait; beyond it they fail at once.
 pub const QUESTIONS_UNDER_WAY_MAX: usize = 16 << 10;
 /// How long a Redis server that failed is left alone; questions to it fail at once meanwhile.

@@ -171,7 +171,7 @@ impl Control {
     /// Where the questions of plugins go, for [`Outbox::asking`](crate::state::mailbox::Outbox::asking).
     pub fn answering(&self) -> Arc<dyn Fn(mailbox::Asked) -> bool + Send + Sync> {
         let _inside = self.runtime.enter();
-        Desk::open(self.store.publisher().cores().clone(), self.reach.clone())
+        Desk::open(self.store.clone(), self.reach.clone())
     }
 
     /// Waits until every core serves the configuration that was opened.

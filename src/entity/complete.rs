@@ -56,7 +56,7 @@ pub fn stamp<'a>(fields: impl Iterator<Item = &'a Field>, row: &mut Map<String, 
 }
 
 /// Alphanumeric characters from the system's secure source.
-fn random_text(len: usize) -> String {
+pub fn random_text(len: usize) -> String {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut out = String::with_capacity(len);
     while out.len() < len {
@@ -150,6 +150,8 @@ pub fn default_of(field: &Field) -> Value {
             value
         }
         (None, Kind::Record(record)) if field.is_required() => record_of_defaults(record),
+        // As at the top of a row, where `stamp` sees to it.
+        _ if field.auto == Some(Auto::RandomText) => random_text(32).into(),
         _ => Value::Null,
     }
 }

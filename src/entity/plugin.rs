@@ -33,6 +33,33 @@ static RECORD: Record = Record::of(&[
     Field::tags(),
 ]);
 
+/// Plugins of Kong that are not built, and why.
+const ABSENT: &[(&[&str], &str)] = &[
+    (&["pre-function", "post-function"], "it runs Lua, and there is no scripting engine"),
+    (
+        &[
+            "ai-prompt-decorator",
+            "ai-prompt-guard",
+            "ai-prompt-template",
+            "ai-proxy",
+            "ai-request-transformer",
+            "ai-response-transformer",
+        ],
+        "language models are not spoken to",
+    ),
+    (&["aws-lambda", "azure-functions"], "functions of clouds are not called"),
+    (&["acme"], "TLS listeners come first"),
+    (&["grpc-gateway", "grpc-web"], "HTTP/2 comes first"),
+];
+
+/// What to say of a plugin that cannot be configured.
+pub fn not_usable(name: &str) -> String {
+    match ABSENT.iter().find(|(names, _)| names.contains(&name)) {
+        Some((_, reason)) => format!("plugin '{name}' is not supported yet: {reason}"),
+        None => format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property"),
+    }
+}
+
 fn by_name(row: &Map<String, Value>, plugins: PluginLookup<'_>) -> Result<Variant, Violations> {
     let name = match row.get("name") {
         Some(Value::String(name)) => name,
@@ -40,8 +67,7 @@ fn by_name(row: &Map<String, Value>, plugins: PluginLookup<'_>) -> Result<Varian
         Some(_) => return Err(Violations::of("name", "expected a string")),
     };
     let Some(schema) = plugins(name) else {
-        let text = format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
-        return Err(Violations::of("name", text));
+        return Err(Violations::of("name", not_usable(name)));
     };
     Ok(Variant { overrides: overrides(schema), checks: schema.checks })
 }
@@ -58,4 +84,20 @@ pub fn overrides(schema: &'static PluginSchema) -> Vec<Field> {
     fields.push(schema.protocols);
     fields.push(Field::record("config", &schema.config).required());
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name_and_reason() {
+        let want = "plugin 'pre-function' is not supported yet: it runs Lua, and there is no scripting engine";
+        assert_eq!(not_usable("pre-function"), want);
+        for (name, reason) in ABSENT.iter().flat_map(|(names, reason)| names.iter().map(move |name| (name, reason))) {
+            assert!(not_usable(name).contains(name) && not_usable(name).ends_with(reason), "{name}");
+        }
+        let want = "plugin 'nope' not enabled; add it to the 'plugins' configuration property";
+        assert_eq!(not_usable("nope"), want);
+    }
 }

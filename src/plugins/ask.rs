@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::plugins::ldap::LdapBind;
 use crate::plugins::redis::RedisCounting;
+use crate::plugins::rows::RowWrite;
 use crate::plugins::syncing::Syncing;
+use crate::stdx::secret::Hidden;
 
 /// What a plugin wants to know or to have done. A new one is a variant and an answerer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +17,12 @@ pub enum Question {
     Count(RedisCounting),
     /// Brings counters together with those in Redis from now on; [`Answer::Done`].
     Synchronise(Arc<Syncing>),
-    /// Asks an LDAP server whether name and password belong together; [`Answer::Bound`].
+    /// Asks an LDAP server whether name and password belong together; [`Answer::Proved`].
     Bind(LdapBind),
+    /// Whether that is the secret that was hashed, which takes long by design; [`Answer::Proved`].
+    Verify { hash: Box<str>, secret: Hidden },
+    /// Writes rows, all or none; [`Answer::Done`] when every core knows them, or [`Answer::Gone`].
+    Write(Vec<RowWrite>),
 }
 
 /// What came of a question.
@@ -24,8 +30,10 @@ pub enum Question {
 pub enum Answer {
     /// The counters as they stand now, in the order asked.
     Counted(Vec<i64>),
-    /// Whether they do.
-    Bound(bool),
+    /// Whether what was shown is what it has to be.
+    Proved(bool),
+    /// What was to be taken is there no more.
+    Gone,
     Done,
     /// Nobody could answer, or not in time; the reason, for the log.
     Failed(Arc<str>),

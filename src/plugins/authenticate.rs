@@ -113,3 +113,100 @@ pub(super) fn challenge(scheme: &str, config: &Map<String, Value>) -> Box<str> {
         None => scheme.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::plugins::Plugin;
+    use crate::plugins::Verdict;
+    use crate::plugins::basic_auth;
+    use crate::plugins::hmac_auth;
+    use crate::plugins::jwt;
+    use crate::plugins::key_auth;
+    use crate::plugins::testing::Exchange;
+    use crate::plugins::testing::plugin;
+    use serde_json::json;
+
+    /// Whose the request is: the consumer, and what the upstream is told of the credential.
+    type Whose = Option<(&'static str, &'static str)>;
+
+    const BOB: Whose = Some(("bob", "00000000-0000-0000-0000-000000000012"));
+    const ALICE: Whose = Some(("alice", "u1"));
+    const ANON: Whose = Some(("anon", ""));
+
+    fn told(exchange: &Exchange) -> Vec<String> {
+        let is_told = |line: &String| {
+            line.starts_with("X-Consumer-Username")
+                || line.starts_with("X-Credential")
+                || line.starts_with("X-Anonymous")
+        };
+        let mut told: Vec<String> = exchange.fields().into_iter().filter(is_told).collect();
+        told.sort();
+        told
+    }
+
+    /// key-auth knows bob, basic-auth knows alice; each with `anonymous` or not, with a good credential or not.
+    fn run(anonymous: [bool; 2], good: [bool; 2]) -> (Verdict, Exchange) {
+        let configs = anonymous.map(|is_set| if is_set { json!({ "anonymous": "anon" }) } else { json!({}) });
+        let [key, basic] = configs;
+        let plugins: [Box<dyn Plugin>; 2] = [plugin(&key_auth::KIND, key), plugin(&basic_auth::KIND, basic)];
+        let key = if good[0] { "apikey: k2" } else { "apikey: wrong" };
+        let basic = if good[1] { "Authorization: Basic dTE6cDE=" } else { "Authorization: Basic dTE6cDI=" };
+        let mut exchange =
+            Exchange::new(&["GET /p", key, basic, "X-Consumer-Username: forged", "X-Anonymous-Consumer: true"]);
+        let refused = plugins.iter().any(|plugin| exchange.access(&**plugin) == Verdict::Reply);
+        (if refused { Verdict::Reply } else { Verdict::Continue }, exchange)
+    }
+
+    #[test]
+    fn several_plugins_are_all_demanded_or_are_alternatives() {
+        let (and, or) = ([false, false], [true, true]);
+        // Which have `anonymous`, which credentials are good, whose the request is; none: it is refused.
+        let cases: [([bool; 2], [bool; 2], Whose); 16] = [
+            (and, [true, true], ALICE),
+            (and, [true, false], None),
+            (and, [false, true], None),
+            (and, [false, false], None),
+            (or, [true, true], BOB),
+            (or, [true, false], BOB),
+            (or, [false, true], ALICE),
+            (or, [false, false], ANON),
+            // The first may fail, the second may not.
+            ([true, false], [true, true], ALICE),
+            ([true, false], [true, false], None),
+            ([true, false], [false, true], ALICE),
+            ([true, false], [false, false], None),
+            // The first must pass, and then the second is not asked.
+            ([false, true], [true, true], BOB),
+            ([false, true], [true, false], BOB),
+            ([false, true], [false, true], None),
+            ([false, true], [false, false], None),
+        ];
+        for (anonymous, good, whose) in cases {
+            let (verdict, exchange) = run(anonymous, good);
+            let case = format!("{anonymous:?} {good:?}");
+            let Some((name, credential)) = whose else {
+                assert_eq!((verdict, exchange.reply.status), (Verdict::Reply, 401), "{case}");
+                continue;
+            };
+            assert_eq!(verdict, Verdict::Continue, "{case}");
+            let last = match credential {
+                "" => "X-Anonymous-Consumer: true".to_owned(),
+                text => format!("X-Credential-Identifier: {text}"),
+            };
+            let mut want = vec![format!("X-Consumer-Username: {name}"), last];
+            want.sort();
+            assert_eq!(told(&exchange), want, "{case}");
+            assert_eq!(exchange.identity.credential.is_none(), credential.is_empty(), "{case}");
+        }
+    }
+
+    #[test]
+    fn an_anonymous_consumer_that_is_not_there_is_the_operators_mistake() {
+        for kind in [&key_auth::KIND, &basic_auth::KIND, &hmac_auth::KIND, &jwt::KIND] {
+            let mut exchange = Exchange::new(&["GET /p"]);
+            assert_eq!(exchange.access(&*plugin(kind, json!({ "anonymous": "nobody" }))), Verdict::Reply);
+            let said = (exchange.reply.status, exchange.reply_text());
+            assert_eq!(said, (500, "anonymous consumer nobody is configured but doesn't exist".to_owned()));
+        }
+    }
+}

@@ -10,6 +10,9 @@ use ahash::RandomState;
 use rpds::HashTrieMapSync;
 use uuid::Uuid;
 
+use crate::plugins::grants::App;
+use crate::plugins::grants::Code;
+use crate::plugins::grants::Tokens;
 use crate::plugins::token_key::TokenKey;
 
 /// What plugins see of a consumer.
@@ -26,6 +29,7 @@ pub struct Consumer {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Credential<S> {
     pub id: Uuid,
+    /// Nil, if the row names no consumer.
     pub consumer: Uuid,
     /// What the request names it by: the key itself, a username, an issuer.
     pub key: Box<str>,
@@ -75,6 +79,14 @@ pub struct Directory {
     pub signers: Credentials<Box<str>>,
     /// `jwt_secrets`.
     pub tokens: Credentials<TokenKey>,
+    /// `oauth2_credentials`, by `client_id`.
+    pub apps: Credentials<App>,
+    /// `oauth2_tokens`.
+    pub oauth2_tokens: Tokens,
+    /// `oauth2_authorization_codes`.
+    pub codes: Credentials<Code>,
+    /// `sessions`, with what is known of them; those of nobody yet.
+    pub sessions: Credentials<Box<str>>,
     /// By consumer.
     groups: HashTrieMapSync<Uuid, Arc<Groups>, RandomState>,
     /// Rows of `acls` by id: consumer and group.
@@ -102,6 +114,11 @@ impl<S> Credentials<S> {
             Some(at) if at <= now_unix_ms => None,
             _ => Some(credential),
         }
+    }
+
+    /// The credential of that id.
+    pub fn get(&self, id: Uuid) -> Option<&Credential<S>> {
+        self.by_id.get(&id).map(|credential| &**credential)
     }
 
     /// Adds or replaces a credential.

@@ -21,6 +21,7 @@ use crate::plugins::Plugin;
 use crate::plugins::Verdict;
 use crate::plugins::authenticate::Policy;
 use crate::plugins::authenticate::Proof;
+use crate::plugins::cookie;
 use crate::plugins::query;
 use crate::plugins::settings;
 use crate::plugins::token_key::ALGORITHMS;
@@ -190,11 +191,7 @@ impl Jwt {
             }
         }
         if !self.cookies.is_empty() {
-            let pairs =
-                view.fields.values(view.source, Known::Cookie).flat_map(|line| line.split(|&byte| byte == b';'));
-            for pair in pairs {
-                let Some(at) = pair.iter().position(|&byte| byte == b'=') else { continue };
-                let (name, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
+            for (name, value) in cookie::pairs(view.fields, view.source) {
                 if self.cookies.iter().any(|wanted| wanted.as_bytes() == name) {
                     add(Cow::Borrowed(value));
                 }

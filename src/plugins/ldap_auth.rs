@@ -138,7 +138,7 @@ impl Plugin for LdapAuth {
         let at = view.notes.numbers[0] as usize;
         let mut room = Room::default();
         let Some((username, password)) = self.given(view, at, &mut room) else { return Verdict::Continue };
-        let Answer::Bound(is_good) = answer else {
+        let Answer::Proved(is_good) = answer else {
             view.reply.gateway(500, "An unexpected error occurred");
             return Verdict::Reply;
         };
@@ -195,7 +195,9 @@ impl LdapAuth {
 
     fn accept(&self, view: &mut View<'_>, username: &str) -> Verdict {
         if self.hide_credentials {
-            HEADERS.iter().for_each(|name| drop(view.fields.remove(*name)));
+            for name in HEADERS {
+                view.fields.remove(name);
+            }
         }
         let id = Uuid::new_v5(&self.namespace, username.as_bytes());
         identify(view, None, Some((id, Some(username))));
@@ -238,7 +240,7 @@ mod tests {
             Exchange::new(&["GET /p", &header("Authorization", "ldap", "ann:p:1"), "X-Consumer-ID: forged"]);
         assert_eq!(exchange.access(&*ldap), Verdict::Ask);
         assert_eq!(asked(&mut exchange), ("uid=ann,dc=x".to_string(), "p:1".to_string()));
-        assert_eq!(exchange.answered(&*ldap, Answer::Bound(true)), Verdict::Continue);
+        assert_eq!(exchange.answered(&*ldap, Answer::Proved(true)), Verdict::Continue);
         assert_eq!(exchange.fields()[1..], ["X-Credential-Identifier: ann"]);
         assert_eq!(exchange.identity.consumer, None);
         let credential = exchange.identity.credential.expect("there is a credential");
@@ -248,7 +250,7 @@ mod tests {
         // Another configuration knows nothing of it, and calls the credential the same.
         let other = super::tests::ldap(json!({}));
         assert_eq!(exchange.access(&*other), Verdict::Ask);
-        assert_eq!(exchange.answered(&*other, Answer::Bound(true)), Verdict::Continue);
+        assert_eq!(exchange.answered(&*other, Answer::Proved(true)), Verdict::Continue);
         assert_eq!(exchange.identity.credential, Some(credential));
     }
 
@@ -257,7 +259,7 @@ mod tests {
         let ldap = ldap(json!({ "realm": "r" }));
         let mut exchange = Exchange::new(&["GET /p", &header("Authorization", "LDAP", "ann:wrong")]);
         assert_eq!(exchange.access(&*ldap), Verdict::Ask);
-        assert_eq!(exchange.answered(&*ldap, Answer::Bound(false)), Verdict::Reply);
+        assert_eq!(exchange.answered(&*ldap, Answer::Proved(false)), Verdict::Reply);
         assert_eq!((exchange.reply.status, exchange.reply_text().as_str()), (401, "Unauthorized"));
         assert_eq!(exchange.reply_fields(), ["WWW-Authenticate: LDAP realm=\"r\""]);
         assert_eq!(exchange.access(&*ldap), Verdict::Reply);
@@ -269,7 +271,7 @@ mod tests {
         for _ in 0..2 {
             let mut exchange = Exchange::new(&["GET /p", &header("Authorization", "ldap", "ann:p")]);
             assert_eq!(exchange.access(&*ldap), Verdict::Ask);
-            assert_eq!(exchange.answered(&*ldap, Answer::Bound(true)), Verdict::Continue);
+            assert_eq!(exchange.answered(&*ldap, Answer::Proved(true)), Verdict::Continue);
             assert_eq!(exchange.fields(), ["X-Credential-Identifier: ann"]);
         }
     }
@@ -281,9 +283,9 @@ mod tests {
         let mut exchange = Exchange::new(&["GET /p", &second, &first]);
         assert_eq!(exchange.access(&*ldap), Verdict::Ask);
         assert_eq!(asked(&mut exchange).0, "uid=a,dc=x");
-        assert_eq!(exchange.answered(&*ldap, Answer::Bound(false)), Verdict::Ask);
+        assert_eq!(exchange.answered(&*ldap, Answer::Proved(false)), Verdict::Ask);
         assert_eq!(asked(&mut exchange).0, "uid=b,dc=x");
-        assert_eq!(exchange.answered(&*ldap, Answer::Bound(false)), Verdict::Reply);
+        assert_eq!(exchange.answered(&*ldap, Answer::Proved(false)), Verdict::Reply);
         assert_eq!(exchange.reply_fields(), ["WWW-Authenticate: Basic"]);
     }
 

@@ -13,12 +13,14 @@ pub mod datadog;
 pub mod directory;
 pub mod endpoint;
 pub mod file_log;
+pub mod grants;
 pub mod http_log;
 pub mod ldap;
 pub mod loggly;
 pub mod queue;
 pub mod recent;
 pub mod redis;
+pub mod rows;
 pub mod severities;
 pub mod shipping;
 pub mod stats;
@@ -34,6 +36,7 @@ mod basic_auth;
 mod body;
 mod body_edit;
 mod bot_detection;
+mod cookie;
 mod correlation_id;
 mod cors;
 mod edit;
@@ -44,6 +47,12 @@ mod jwt;
 mod key_auth;
 mod ldap_auth;
 mod name_and_password;
+mod oauth2;
+mod oauth2_grants;
+mod oauth2_issued;
+mod oauth2_said;
+#[cfg(test)]
+mod oauth2_tests;
 mod periods;
 mod prometheus;
 pub mod query;
@@ -53,6 +62,12 @@ mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod seal;
+mod session;
+mod session_config;
+mod session_state;
+#[cfg(test)]
+mod session_tests;
 mod settings;
 mod standard_webhooks;
 mod template;
@@ -91,6 +106,7 @@ pub static PLUGINS: &[&Kind] = &[
     &key_auth::KIND,
     &ldap_auth::KIND,
     &loggly::KIND,
+    &oauth2::KIND,
     &prometheus::KIND,
     &rate_limiting::KIND,
     &redirect::KIND,
@@ -98,6 +114,7 @@ pub static PLUGINS: &[&Kind] = &[
     &request_termination::KIND,
     &request_transformer::KIND,
     &response_transformer::KIND,
+    &session_config::KIND,
     &standard_webhooks::KIND,
     &statsd::KIND,
     &syslog::KIND,
@@ -232,6 +249,7 @@ mod tests {
             ("key-auth", 1250),
             ("ldap-auth", 1200),
             ("loggly", 6),
+            ("oauth2", 1400),
             ("prometheus", 13),
             ("rate-limiting", 910),
             ("redirect", 779),
@@ -239,6 +257,7 @@ mod tests {
             ("request-termination", 2),
             ("request-transformer", 801),
             ("response-transformer", 800),
+            ("session", 1900),
             ("standard-webhooks", 760),
             ("statsd", 11),
             ("syslog", 4),

@@ -57,7 +57,8 @@ pub fn refusal(kind: &Kind, config: Value) -> (String, String) {
 fn complete(kind: &Kind, mut config: Value) -> serde_json::Map<String, Value> {
     for field in kind.schema.config.fields {
         if config.get(field.name).is_none() {
-            config[field.name] = field.default.map_or(Value::Null, |default| default.to_value());
+            let automatic = field.auto.map_or(Value::Null, |_| Value::from("random text"));
+            config[field.name] = field.default.map_or(automatic, |default| default.to_value());
         }
     }
     config.as_object().expect("a configuration is an object").clone()
@@ -75,12 +76,16 @@ pub struct Exchange {
     pub core: CoreFacts,
     pub captures: Option<Box<dyn PathCaptures>>,
     pub route: Option<String>,
+    pub service: Option<Uuid>,
+    pub now_unix_ms: u64,
     pub reply: Reply,
     pub notes: Notes,
     pub told: Told,
     pub body_bytes_max: Option<u64>,
     pub rewrite: Rewrite,
-    /// What the last access phase asked.
+    /// Whether what forwarding headers say is believed.
+    pub peer_is_trusted: bool,
+    /// What the last phase asked.
     pub asking: Option<Asking>,
     /// Of the response that `response_head` is shown.
     pub status: u16,
@@ -119,11 +124,14 @@ impl Exchange {
             },
             captures: None,
             route: None,
+            service: None,
+            now_unix_ms: NOW_UNIX_MS,
             reply: Reply::default(),
             notes: Notes::default(),
             told: Told::default(),
             body_bytes_max: None,
             rewrite: Rewrite::default(),
+            peer_is_trusted: false,
             asking: None,
             status: 200,
             drop_body: false,
@@ -155,6 +163,7 @@ impl Exchange {
             method: self.head.method,
             method_text: self.head.method_span.of(&self.source),
             scheme: "http",
+            peer_is_trusted: self.peer_is_trusted,
             host: b"Example.test",
             port: 8000,
             version: self.head.version,
@@ -172,10 +181,10 @@ impl Exchange {
             conn: CONN,
             scope: Scope::default(),
             route: self.route.as_deref().map(|document| EntityFacts { id: Uuid::nil(), name: None, document }),
-            service: None,
+            service: self.service.map(|id| EntityFacts { id, name: None, document: "{}" }),
             captures: self.captures.as_deref(),
             client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            now_unix_ms: NOW_UNIX_MS,
+            now_unix_ms: self.now_unix_ms,
             reply: &mut self.reply,
             notes: &mut self.notes,
             told: &mut self.told,
@@ -199,7 +208,8 @@ impl Exchange {
             directory: &self.directory,
             core: &self.core,
             conn: CONN,
-            now_unix_ms: NOW_UNIX_MS,
+            now_unix_ms: self.now_unix_ms,
+            asking: &mut self.asking,
         };
         plugin.response_head(&mut view);
         (self.status, self.drop_body) = (view.status, view.drop_body);

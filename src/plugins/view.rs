@@ -186,6 +186,8 @@ pub struct View<'a> {
     pub method_text: &'a [u8],
     /// `http` or `https`: of the connection.
     pub scheme: &'static str,
+    /// Whether the peer is one whose forwarding headers are believed.
+    pub peer_is_trusted: bool,
     /// Host of the request without its port, as received; empty if there was none.
     pub host: &'a [u8],
     /// Port of the listener, or what `port_maps` makes of it.
@@ -272,6 +274,16 @@ pub struct ResponseView<'a> {
     pub core: &'a CoreFacts,
     pub conn: ConnFacts,
     pub now_unix_ms: u64,
+    /// Where [`ResponseView::ask_first`] leaves a question.
+    pub asking: &'a mut Option<Asking>,
+}
+
+impl ResponseView<'_> {
+    /// Puts a question to the control plane. The response waits until it is answered, or for `patience_ms`; what the answer
+    /// is makes no difference to it. One question for a response.
+    pub fn ask_first(&mut self, question: Question, patience_ms: u64) {
+        *self.asking = Some(Asking { question, patience_ms });
+    }
 }
 
 /// A whole response body, in the `response_body` phase.

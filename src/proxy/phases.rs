@@ -112,12 +112,20 @@ impl Job<'_> {
                 core: &self.core.facts,
                 conn: self.client.facts,
                 now_unix_ms: self.core.clock.unix_us() / 1000,
+                asking: &mut x.asking,
             };
             placed.instance.plugin.response_head(&mut view);
             (x.status, drop_body) = (view.status, view.drop_body);
             x.body_use = x.body_use.max(notes.body);
         }
         drop_body
+    }
+
+    /// Waits for what a plugin wants done before the response leaves.
+    pub async fn do_before_response(&mut self) {
+        if let Some(asking) = self.x.asking.take() {
+            self.core.ask(asking).await;
+        }
     }
 
     /// Runs the response_body phase over the body in `x.held`.
@@ -194,6 +202,7 @@ impl Job<'_> {
             method: x.head.method,
             method_text: x.head.method_span.of(src),
             scheme: "http",
+            peer_is_trusted: x.trusted,
             host: x.host_name.of(src),
             port,
             version: x.head.version,

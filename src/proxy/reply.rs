@@ -89,6 +89,7 @@ impl Job<'_> {
         self.x.status = status;
         self.prepare_fields(status, page);
         let drop_body = self.run_response_head(None, self.x.handed_over_us.is_some());
+        self.do_before_response().await;
         if self.x.body_use == BodyUse::Pass && !drop_body {
             self.encode(self.x.status, page, Body::OfPage);
         } else {

@@ -72,6 +72,7 @@ impl Job<'_> {
             && self.may_carry_more(&upstream);
         // A plugin may have asked with another method: then the upstream sent a body that the client does not expect.
         let drop_body = self.shape_response_head(buf.bytes()) || (self.x.head.method == Method::Head && !to_head);
+        self.do_before_response().await;
         let holds = self.x.body_use == BodyUse::Whole && framing != ResponseFraming::Empty && !drop_body;
         let announced = match framing {
             _ if drop_body || (to_head && self.x.head.method != Method::Head) => ResponseFraming::Length(0),

@@ -38,6 +38,7 @@ impl Job<'_> {
         service: &ServiceSpec,
     ) -> Result<(), Fault> {
         self.shape_response_head(buf.bytes());
+        self.do_before_response().await;
         // What follows is no body.
         self.x.body_use = BodyUse::Pass;
         self.encode_response_head(buf.bytes(), ResponseFraming::Empty);

@@ -15,6 +15,7 @@ use crate::balancer::hash_on::HashOn;
 use crate::config::Cidr;
 use crate::config::RouterFlavor;
 use crate::entity::RowChange;
+use crate::entity::plugin::not_usable;
 use crate::http::upstream_path::PathHandling;
 use crate::plugins;
 use crate::plugins::Instance;
@@ -330,7 +331,7 @@ fn target(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<TargetSpec, Vec<Ref
 fn plugin(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<PluginSpec, Vec<Refusal>> {
     let name = text(row, "name").unwrap_or_default();
     let Some((kind, declared)) = plugins::kind(name) else {
-        let message = format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property");
+        let message = not_usable(name);
         return Err(refuse("name", message));
     };
     let empty = Row::new();

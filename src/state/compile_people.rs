@@ -10,6 +10,10 @@ use crate::plugins::directory::Consumer;
 use crate::plugins::directory::Credential;
 use crate::plugins::directory::Credentials;
 use crate::plugins::directory::Directory;
+use crate::plugins::grants::App;
+use crate::plugins::grants::Code;
+use crate::plugins::grants::Grant;
+use crate::plugins::grants::Token;
 use crate::plugins::token_key::TokenKey;
 use crate::state::compile::reference;
 use crate::state::compile::text;
@@ -40,6 +44,17 @@ pub(super) fn follow(directory: &mut Directory, change: &RowChange) -> bool {
             let algorithm = text(row, "algorithm").unwrap_or("HS256");
             Some(TokenKey::new(algorithm, text(row, "secret"), text(row, "rsa_public_key")))
         }),
+        "oauth2_credentials" => replace(&mut directory.apps, change, "client_id", |row| Some(app(row))),
+        "oauth2_tokens" => match row.and_then(|row| Some((text(row, "access_token"), token(row)?))) {
+            Some((access, token)) => directory.oauth2_tokens.put(id, access, token, change.expires_at_ms),
+            None => directory.oauth2_tokens.remove(id),
+        },
+        "oauth2_authorization_codes" => put_nobodys(&mut directory.codes, change, "code", |row| {
+            Some(Code { grant: grant(row)?, challenge: text(row, "challenge").map(Into::into) })
+        }),
+        "sessions" => {
+            put_nobodys(&mut directory.sessions, change, "session_id", |row| text(row, "data").map(Box::from))
+        }
         "acls" => match row.and_then(|row| reference(row, "consumer").zip(text(row, "group"))) {
             Some((consumer, group)) => directory.put_membership(id, consumer, group),
             None => directory.remove_membership(id),
@@ -55,6 +70,52 @@ fn replace<S>(credentials: &mut Credentials<S>, change: &RowChange, key: &str, s
         Some(credential) => credentials.put(credential),
         None => credentials.remove(change.id),
     }
+}
+
+/// As `replace`, for rows that name no consumer.
+fn put_nobodys<S>(
+    credentials: &mut Credentials<S>,
+    change: &RowChange,
+    key: &str,
+    secret: impl FnOnce(&Row) -> Option<S>,
+) {
+    let found = change.row.as_ref().and_then(|row| Some((text(row, key)?.into(), secret(row)?)));
+    match found {
+        Some((key, secret)) => {
+            let (id, expires_at_ms) = (change.id, change.expires_at_ms);
+            credentials.put(Credential { id, consumer: Uuid::nil(), key, secret, expires_at_ms });
+        }
+        None => credentials.remove(change.id),
+    }
+}
+
+fn app(row: &Row) -> App {
+    let uris = row.get("redirect_uris").and_then(Value::as_array).into_iter().flatten();
+    App {
+        secret: text(row, "client_secret").unwrap_or_default().into(),
+        is_hashed: row.get("hash_secret") == Some(&Value::Bool(true)),
+        is_public: text(row, "client_type") == Some("public"),
+        redirect_uris: uris.filter_map(Value::as_str).map(Box::from).collect(),
+    }
+}
+
+fn grant(row: &Row) -> Option<Grant> {
+    Some(Grant {
+        app: reference(row, "credential")?,
+        service: reference(row, "service"),
+        user: text(row, "authenticated_userid").map(Into::into),
+        scope: text(row, "scope").map(Into::into),
+    })
+}
+
+fn token(row: &Row) -> Option<Token> {
+    let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or(0);
+    Some(Token {
+        grant: grant(row)?,
+        created_s: number("created_at"),
+        expires_in_s: number("expires_in"),
+        refresh_token: text(row, "refresh_token").map(Into::into),
+    })
 }
 
 fn credential<S>(

@@ -175,7 +175,6 @@ impl Line {
 /// Tags of requests and of their answers.
 const BIND: u8 = 0x60;
 const BOUND: u8 = 0x61;
-const EXTENDED: u8 = 0x77;
 const EXTENDED_ANSWER: u8 = 0x78;
 const ENUMERATED: u8 = 0x0a;
 const CONTEXT_STRING_0: u8 = 0x80;
@@ -305,7 +304,6 @@ mod tests {
         let mut sent = [0; 20];
         far.read_exact(&mut sent).await.unwrap();
         assert_eq!(&sent, b"\x30\x12\x02\x01\x01\x60\x0d\x02\x01\x03\x04\x04cn=a\x80\x02pw");
-        assert_eq!(EXTENDED, START_TLS[0]);
     }
 
     #[tokio::test]

@@ -5,17 +5,23 @@
 
 mod ldap;
 mod redis;
+mod rows;
 mod syncing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
 use crate::control::answer::ldap::Ldap;
 use crate::control::answer::redis::Redis;
+use crate::control::answer::rows::Rows;
 use crate::control::publish::CoreEnd;
+use crate::control::publish::Publisher;
 use crate::control::reach::Reach;
+use crate::control::store::Store;
+use crate::entity::oauth2::is_secret_of;
 use crate::limits;
 use crate::plugins::ask::Answer;
 use crate::plugins::ask::Question;
@@ -27,20 +33,25 @@ pub struct Desk {
     cores: Arc<Vec<CoreEnd>>,
     redis: Arc<Redis>,
     ldap: Arc<Ldap>,
+    rows: Rows,
+    /// For each secret that may be looked at.
+    verifying: Semaphore,
 }
 
 impl Desk {
     /// Opens the desk; what it returns takes a question, or says `false`. Must be called inside the control runtime.
-    pub fn open(cores: Arc<Vec<CoreEnd>>, reach: Arc<Reach>) -> Arc<dyn Fn(Asked) -> bool + Send + Sync> {
+    pub fn open(store: Arc<Store<Publisher>>, reach: Arc<Reach>) -> Arc<dyn Fn(Asked) -> bool + Send + Sync> {
         let (redis, ldap) = (Arc::new(Redis::new(reach.clone())), Arc::new(Ldap::new(reach)));
-        let desk = Arc::new(Self { cores, redis, ldap });
+        let (cores, rows) = (store.publisher().cores().clone(), Rows::new(store));
+        let verifying = Semaphore::new(limits::SECRETS_VERIFIED_AT_ONCE);
+        let desk = Arc::new(Self { cores, redis, ldap, rows, verifying });
         let (taken, arriving) = mpsc::channel(limits::QUESTIONS_UNDER_WAY_MAX);
         tokio::spawn(desk.serve(arriving));
         Arc::new(move |asked| taken.try_send(asked).is_ok())
     }
 
     async fn serve(self: Arc<Self>, mut arriving: mpsc::Receiver<Asked>) {
-        let turns = Arc::new(tokio::sync::Semaphore::new(limits::QUESTIONS_UNDER_WAY_MAX));
+        let turns = Arc::new(Semaphore::new(limits::QUESTIONS_UNDER_WAY_MAX));
         while let Some(asked) = arriving.recv().await {
             let turn = turns.clone().acquire_owned().await;
             let desk = self.clone();
@@ -69,12 +80,18 @@ impl Desk {
                 Ok(counts) => Answer::Counted(counts),
                 Err(why) => Answer::Failed(why),
             },
+            Question::Write(rows) => self.rows.write(rows).await,
+            Question::Verify { hash, secret } => {
+                let _turn = self.verifying.acquire().await;
+                let verify = tokio::task::spawn_blocking(move || is_secret_of(&hash, secret.expose()));
+                verify.await.map_or_else(|error| Answer::Failed(error.to_string().into()), Answer::Proved)
+            }
             Question::Synchronise(counters) => {
                 syncing::begin(counters, self.redis.clone());
                 Answer::Done
             }
             Question::Bind(bind) => match self.ldap.bind(&bind).await {
-                Ok(is_good) => Answer::Bound(is_good),
+                Ok(is_good) => Answer::Proved(is_good),
                 Err(why) => Answer::Failed(why),
             },
         }

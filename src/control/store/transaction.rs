@@ -31,6 +31,8 @@ impl Transaction {
     pub(super) fn begin(tables: Tables) -> Transaction {
         let mut transaction = Transaction { tables, touched: Vec::new(), seen: HashMap::new() };
         for (entity, id) in transaction.tables.expired() {
+            let owned = transaction.tables.cascade(entity, id).unwrap_or_default();
+            owned.into_iter().for_each(|(child, child_id)| transaction.remove(child, child_id));
             transaction.remove(entity, id);
         }
         transaction
