@@ -109,6 +109,11 @@ pub const EXCHANGE_KEPT_BYTES_MAX: usize = 256 << 10;
 pub const RECORD_ROOM_BYTES: usize = 2 << 10;
 /// Longest gap between two writes of a response to a client that does not read.
 pub const CLIENT_WRITE_MS: u64 = 60_000;
+/// How long a client that takes a response more slowly than it comes may keep the upstream waiting, all pieces together.
+/// Then what it has not taken goes to a file, if the route buffers responses.
+pub const UPSTREAM_HELD_MS: u64 = 100;
+/// Longest text about the times of a request that a client elsewhere is sent in a header.
+pub const DEBUG_OUTPUT_BYTES_MAX: usize = 4 << 10;
 /// Pause of a core's accept loop when the system is out of descriptors.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
 /// How many versions the store's log of changes keeps.

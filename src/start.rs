@@ -57,20 +57,26 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     });
     let node = ThisNode::open(&settings.prefix, log_level.clone())
         .map_err(|e| format!("{}: {e}", settings.prefix.display()))?;
+    let debug_token = uuid::Uuid::new_v4().simple().to_string();
+    if settings.request_debug && settings.request_debug_token.is_none() {
+        tracing::info!("token for request debugging: {debug_token}");
+    }
     let facts = NodeFacts {
         node_id: node.id().to_string(),
         hostname: node.hostname().to_owned(),
-        spooled: Arc::default(),
+        spooled: Default::default(),
+        debug_token: debug_token.into(),
         counts: Arc::default(),
     };
     let acknowledged = Acknowledged::default();
     let (outbox, records) = Outbox::new(acknowledged.callback());
     let dock = Dock::new();
     let outbox = outbox.shipping(dock.ship());
-    let access_log = AccessLog::start(settings.proxy_access_log.clone(), records).map_err(|error| {
-        let path = settings.proxy_access_log.as_ref().map(|path| path.display().to_string());
-        format!("proxy_access_log {}: {error}", path.unwrap_or_default())
-    })?;
+    let access_log =
+        AccessLog::start(settings.proxy_access_log.as_ref(), records, node.hostname()).map_err(|error| {
+            let path = settings.proxy_access_log.as_ref().map(|log| log.path.display().to_string());
+            format!("proxy_access_log {}: {error}", path.unwrap_or_default())
+        })?;
 
     let (mut ends, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..count {

@@ -207,7 +207,8 @@ impl Running {
             node: NodeFacts {
                 node_id: Uuid::new_v4().to_string(),
                 hostname: "test".to_owned(),
-                spooled: Arc::default(),
+                spooled: Default::default(),
+                debug_token: "".into(),
                 counts: Arc::default(),
             },
         };

@@ -31,13 +31,14 @@ pub fn belongings(settings: &Settings) -> Vec<PathBuf> {
 
 /// Logs, store, sockets.
 fn files(settings: &Settings) -> impl Iterator<Item = &Path> {
-    let logs = [&settings.proxy_access_log, &settings.admin_access_log, &settings.proxy_error_log];
+    let access_logs = [&settings.proxy_access_log, &settings.admin_access_log].into_iter().flatten();
+    let logs = access_logs.map(|log| &log.path).chain(&settings.proxy_error_log);
     let listens = [&settings.proxy_listen, &settings.admin_listen, &settings.status_listen].into_iter().flatten();
     let sockets = listens.filter_map(|listen| match &listen.addr {
         ListenAddr::Unix(path) => Some(path),
         ListenAddr::Tcp(_) => None,
     });
-    logs.into_iter().flatten().chain([&settings.database_path]).chain(sockets).map(PathBuf::as_path)
+    logs.chain([&settings.database_path]).chain(sockets).map(PathBuf::as_path)
 }
 
 fn directories(settings: &Settings) -> Vec<PathBuf> {

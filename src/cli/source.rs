@@ -71,6 +71,7 @@ impl ConfigSource {
             env: &env,
             flags: &self.flags,
             plugins: &crate::start::plugin_names(),
+            read: Some(|path| std::fs::read_to_string(path)),
         };
         Settings::load(sources).map_err(SourceError::Invalid)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file;
@@ -11,6 +12,7 @@ use super::kind::{Kind, Problem};
 use super::listen::ListenAddr;
 use super::nearest::nearest;
 use super::properties::{PROPERTIES, Settings};
+use super::templates::{ErrorTemplate, parts_of};
 use super::words::{Database, Plugins};
 
 /// Longest path that fits the kernel's address of a unix socket, without its final NUL.
@@ -27,6 +29,8 @@ pub struct Sources<'a> {
     pub flags: &'a [(String, String)],
     /// The names of the plugins that the program has.
     pub plugins: &'a [&'a str],
+    /// Reads a file that a property names. `None`: what such files say is not asked.
+    pub read: Option<fn(&Path) -> io::Result<String>>,
 }
 
 /// What came of the sources.
@@ -112,6 +116,8 @@ impl Settings {
         reader.check_fixed();
         let mut settings = Self::read(&mut reader);
         settings.put_under_prefix();
+        reader.read_templates(&mut settings, sources.read);
+        reader.find_log_formats(&mut settings);
         reader.check_together(&settings);
         if reader.errors.is_empty() {
             return Ok(Loaded { settings, warnings: reader.warnings });
@@ -130,9 +136,14 @@ impl Settings {
         self.dns_hostsfile = prefix.join(&self.dns_hostsfile);
         self.resolver_hosts_file = prefix.join(&self.resolver_hosts_file);
         self.client_body_temp_path = prefix.join(&self.client_body_temp_path);
+        self.proxy_temp_path = prefix.join(&self.proxy_temp_path);
         self.declarative_config = self.declarative_config.take().map(|path| prefix.join(path));
-        for log in [&mut self.proxy_access_log, &mut self.admin_access_log, &mut self.proxy_error_log] {
-            *log = log.take().map(|path| prefix.join(path));
+        for log in [&mut self.proxy_access_log, &mut self.admin_access_log].into_iter().flatten() {
+            log.path = prefix.join(&log.path);
+        }
+        self.proxy_error_log = self.proxy_error_log.take().map(|path| prefix.join(path));
+        for (_, template) in self.templates() {
+            template.path = prefix.join(&template.path);
         }
         for listen in [&mut self.proxy_listen, &mut self.admin_listen, &mut self.status_listen].into_iter().flatten() {
             if let ListenAddr::Unix(path) = &mut listen.addr {
@@ -142,7 +153,57 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The templates that are set, by the property.
+    fn templates(&mut self) -> impl Iterator<Item = (&'static str, &mut ErrorTemplate)> {
+        let all = [
+            ("error_template_html", &mut self.error_template_html),
+            ("error_template_json", &mut self.error_template_json),
+            ("error_template_xml", &mut self.error_template_xml),
+            ("error_template_plain", &mut self.error_template_plain),
+        ];
+        all.into_iter().filter_map(|(name, template)| Some((name, template.as_mut()?)))
+    }
+}
+
 impl Reader<'_> {
+    fn read_templates(&mut self, settings: &mut Settings, read: Option<fn(&Path) -> io::Result<String>>) {
+        let Some(read) = read else { return };
+        for (name, template) in settings.templates() {
+            let parts = read(&template.path).map_err(|error| error.to_string()).and_then(|text| parts_of(&text));
+            match parts {
+                Ok(parts) => template.parts = parts,
+                Err(why) => self.error(self.origin(name), format!("{name} = {}: {why}", template.path.display())),
+            }
+        }
+    }
+
+    fn find_log_formats(&mut self, settings: &mut Settings) {
+        let logs = [
+            ("proxy_access_log", &mut settings.proxy_access_log),
+            ("admin_access_log", &mut settings.admin_access_log),
+        ];
+        for (name, log) in logs {
+            let Some(log) = log else { continue };
+            let Some(wanted) = &log.wanted else { continue };
+            match settings.log_format.find(wanted) {
+                Ok(format) => match format.unknown_to_admin().filter(|_| name == "admin_access_log") {
+                    None => log.format = format,
+                    Some(variable) => {
+                        let message = format!("{name}: the log format \"{wanted}\" shows {variable}, which it has not");
+                        self.error(self.origin(name), message);
+                    }
+                },
+                Err(known) => {
+                    let message = format!(
+                        "{name}: there is no log format \"{wanted}\"; there are: {known}; log_format declares others"
+                    );
+                    self.error(self.origin(name), message);
+                }
+            }
+        }
+    }
+
     fn take_file(&mut self, file: Option<(&Path, &str)>) {
         let Some((path, text)) = file else { return };
         for line in file::lines(text) {
@@ -364,7 +425,16 @@ mod tests {
     fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, Vec<ConfigError>> {
         let (env, flags) = (pairs(env), pairs(flags));
         let file = Some((Path::new("r.conf"), file));
-        Settings::load(Sources { file, env: &env, flags: &flags, plugins: KNOWN_PLUGINS })
+        Settings::load(Sources { file, env: &env, flags: &flags, plugins: KNOWN_PLUGINS, read: Some(read) })
+    }
+
+    /// What stands in files, by the end of their name.
+    fn read(path: &Path) -> io::Result<String> {
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("tmpl") => Ok("<p>%s</p>\n<i>%s</i>".to_owned()),
+            Some("bad") => Ok("<p>%s</p>".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     #[track_caller]
@@ -552,12 +622,51 @@ mod tests {
         let settings =
             load("database_path = x/y.db\nproxy_error_log = /dev/null", &[], &[("prefix", "/p")]).unwrap().settings;
         assert_eq!(settings.database_path, Path::new("/p/x/y.db"));
-        assert_eq!(settings.proxy_access_log.as_deref(), Some(Path::new("/p/logs/access.log")));
+        assert_eq!(settings.proxy_access_log.map(|log| log.path), Some("/p/logs/access.log".into()));
         assert_eq!(settings.proxy_error_log.as_deref(), Some(Path::new("/dev/null")));
         assert_eq!(settings.admin_listen[1].addr, ListenAddr::Unix("/p/admin.sock".into()));
         let long = format!("prefix = /{}", "x".repeat(100));
         assert!(load(&long, &[], &[]).unwrap_err()[0].message.contains("longer than 107 bytes"));
         errors("prefix = here", &["r.conf:1: prefix = here: accepted: an absolute path"]);
+    }
+
+    #[test]
+    fn templates_are_read_and_what_is_wrong_with_them_is_said() {
+        let settings = ok("prefix = /p\nerror_template_html = x.tmpl");
+        let template = settings.error_template_html.expect("it is set");
+        assert_eq!((template.path, &template.parts[1][..]), ("/p/x.tmpl".into(), "</p>\n<i>"));
+        assert_eq!(settings.error_template_json, None);
+        errors(
+            "prefix = /p\nerror_template_xml = x.bad\nerror_template_plain = /none",
+            &[
+                "r.conf:2: error_template_xml = /p/x.bad: it has 1 %s instead of two: one for the message, then one for \
+                 the request id",
+                "r.conf:3: error_template_plain = /none: entity not found",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_log_has_the_format_that_it_names() {
+        let settings = ok("proxy_access_log = a.log mine\nnginx_http_log_format = mine '$status'");
+        assert_eq!(settings.proxy_access_log.expect("it is on").format.name, "mine");
+        assert_eq!(settings.admin_access_log.expect("it is on").format.name, "combined");
+        errors(
+            "proxy_access_log = a.log mine",
+            &["r.conf:1: proxy_access_log: there is no log format \"mine\"; there are: kong_log_format, combined; \
+               log_format declares others"],
+        );
+        errors(
+            "admin_access_log = a.log kong_log_format",
+            &[
+                "r.conf:1: admin_access_log: the log format \"kong_log_format\" shows $kong_request_id, which it has not",
+            ],
+        );
+        errors(
+            "log_format = mine '$bytes'",
+            &["r.conf:1: log_format = mine '$bytes': \"mine\": there is no variable $bytes; accepted: name \
+               [escape=default|json|none] 'text with $variables', and more of them behind ;"],
+        );
     }
 
     #[test]

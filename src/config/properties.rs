@@ -7,8 +7,10 @@ use serde_json::{Map, Value as Json};
 use super::kind::Kind;
 use super::listen::Listeners;
 use super::load::Reader;
+use super::logs::{AccessLogFile, LogFormats};
 use super::numbers::{Bytes, Count, OnOff, OnOffWord, OptionalTime, Time, YEAR_MS};
 use super::peers::{PortMaps, TrustedPeers};
+use super::templates::TemplateFile;
 use super::texts::{
     Directory, File, LogFile, Nameservers, OptionalFile, OptionalUser, OptionalWord, Origins, RealIpHeader, SecretText,
     Token, TrustedCertificates,
@@ -168,8 +170,25 @@ properties! {
         real_ip_recursive: OnOffWord = "real_ip_recursive" | "nginx_proxy_real_ip_recursive", "off", reload;
         /// Format of error pages for clients that name none.
         error_default_type: ErrorTypes = "error_default_type", "text/plain", reload;
+        /// File with the body of errors that are sent as HTML, with %s where the message goes, and the request id; %% for a
+        /// percent sign. Messages are escaped for the format.
+        error_template_html: TemplateFile = "error_template_html", "", reload;
+        /// As error_template_html, for JSON.
+        error_template_json: TemplateFile = "error_template_json", "", reload;
+        /// As error_template_html, for XML.
+        error_template_xml: TemplateFile = "error_template_xml", "", reload;
+        /// As error_template_html, for plain text.
+        error_template_plain: TemplateFile = "error_template_plain", "", reload;
         /// Whether a request with Kong-Debug: 1 is told its route and service in response headers.
         allow_debug_header: OnOff = "allow_debug_header", "off", reload;
+    }
+    "Request debugging" {
+        /// Whether a request with X-Kong-Request-Debug: * is told in X-Kong-Request-Debug-Output what its time was spent in.
+        /// It must come from this machine or bring the token in X-Kong-Request-Debug-Token; X-Kong-Request-Debug-Log: true
+        /// tells the log too.
+        request_debug: OnOff = "request_debug", "on", reload;
+        /// That token; blank: one is made at each start and logged.
+        request_debug_token: Token = "request_debug_token", "", reload;
     }
     "Clients" {
         /// Largest request body; 0 is no limit. Above: 413.
@@ -213,6 +232,14 @@ properties! {
         upstream_keepalive_max_requests: Count<0, { u32::MAX }> = "upstream_keepalive_max_requests", "10000", reload;
         /// Longest idle time of an upstream connection; 0 is no limit.
         upstream_keepalive_idle_timeout_ms: Time<0, YEAR_MS> = "upstream_keepalive_idle_timeout", "60s", reload;
+        /// Directory of files with what slow clients have not taken yet of buffered responses; they have no names in it. A
+        /// relative path is under prefix. Created when missing.
+        proxy_temp_path: File = "proxy_temp_path" | "nginx_http_proxy_temp_path" | "nginx_proxy_proxy_temp_path", "proxy_temp", reload;
+        /// Most bytes that such a file may hold; 0 makes none. Beyond it the upstream waits for the client.
+        proxy_temp_file_bytes_max: Bytes<0, { 1 << 50 }>
+            = "proxy_temp_file_bytes_max" | "nginx_http_proxy_max_temp_file_size" | "nginx_proxy_proxy_max_temp_file_size", "1g", reload;
+        /// Most bytes that they may hold together; 0 makes none.
+        proxy_temp_bytes_max: Bytes<0, { 1 << 50 }> = "proxy_temp_bytes_max", "4g", reload;
         /// Largest response head of an upstream. Above: 502.
         upstream_head_bytes_max: Bytes<{ 4 << 10 }, { 64 << 10 }> = "upstream_head_bytes_max", "32k", reload;
     }
@@ -221,10 +248,12 @@ properties! {
         lua_ssl_trusted_certificate: TrustedCertificates = "lua_ssl_trusted_certificate", "system", restart;
     }
     "Logs" {
-        /// One line for each proxied request, or off; a relative path is under prefix.
-        proxy_access_log: LogFile = "proxy_access_log", "logs/access.log", restart;
-        /// One line for each Admin request, or off.
-        admin_access_log: LogFile = "admin_access_log", "logs/admin_access.log", restart;
+        /// One line for each proxied request, or off. The format is kong_log_format, or the one named behind the path.
+        proxy_access_log: AccessLogFile<0> = "proxy_access_log", "logs/access.log", restart;
+        /// One line for each Admin request, or off. The format is combined, or the one named behind the path.
+        admin_access_log: AccessLogFile<1> = "admin_access_log", "logs/admin_access.log", restart;
+        /// Formats of lines for both, as nginx declares them: json_lines escape=json '{"id":"$kong_request_id"}'
+        log_format: LogFormats = "log_format" | "nginx_http_log_format", "", restart;
         /// What the node has to say, also written to standard error; off for standard error only.
         proxy_error_log: LogFile = "proxy_error_log", "logs/error.log", restart;
         /// Datagram socket of the local syslog daemon, for the plugin syslog.

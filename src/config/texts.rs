@@ -48,7 +48,7 @@ impl Kind for OptionalFile {
     }
 }
 
-/// A log: a file, or `off` (`None`). nginx's second word (a format or a level) and `syslog:` are not built.
+/// A log of messages: a file, or `off` (`None`). nginx's second word (a level) and `syslog:` are not built.
 pub struct LogFile;
 impl Kind for LogFile {
     type Value = Option<PathBuf>;
@@ -61,7 +61,7 @@ impl Kind for LogFile {
             return Err(Problem::not_yet("logging to syslog"));
         }
         if let Some((_, format)) = text.split_once([' ', '\t']) {
-            return Err(Problem::NotYet(format!("a log format or level after the path (\"{}\")", format.trim())));
+            return Err(Problem::NotYet(format!("a level after the path (\"{}\")", format.trim())));
         }
         Ok(Some(PathBuf::from(text)))
     }
@@ -290,7 +290,7 @@ mod tests {
     fn a_log_is_one_path_or_off() {
         assert_eq!(LogFile::parse("off"), Ok(None));
         assert_eq!(LogFile::parse("/dev/stdout"), Ok(Some("/dev/stdout".into())));
-        for text in ["logs/access.log basic", "syslog:server=127.0.0.1"] {
+        for text in ["logs/error.log debug", "syslog:server=127.0.0.1"] {
             assert!(matches!(LogFile::parse(text), Err(Problem::NotYet(_))), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 //! Owns: the tokio runtime, the store, the Admin API, host names, logs, signals. Never: touches a data core but by posting.
 //! Always: a write is answered when it is durable and every core serves it; a restart serves before the Admin API opens.
 
+mod access_line;
 pub mod access_log;
 pub mod admin;
 mod answer;
@@ -223,7 +224,7 @@ impl Control {
             loaded: self.loaded.clone(),
         };
         let admin = Arc::new(Admin::new(config, self.store.clone(), self.node.clone()));
-        let log = settings.admin_access_log.as_deref().map(AdminLog::open).transpose();
+        let log = settings.admin_access_log.as_ref().map(|log| AdminLog::open(log, self.node.hostname())).transpose();
         let log = log.map_err(|error| format!("admin_access_log: {error}"))?.map(Arc::new);
         self.server = Some(bound.serve(admin.clone(), log.clone()));
         self.admin = Some(admin);

@@ -38,11 +38,36 @@ pub const EXIT_CONTENT_TYPE: &str = "application/json; charset=utf-8";
 pub const STUB_CONTENT_TYPE: &str = "text/html; charset=UTF-8";
 
 /// A body is these three texts with the message and the request id between.
-struct Template {
-    before: &'static str,
+struct Template<'a> {
+    before: &'a str,
     /// `None`: without the request id.
-    between: Option<&'static str>,
-    after: &'static str,
+    between: Option<&'a str>,
+    after: &'a str,
+}
+
+/// Templates of the operator, each in three parts; `None`: that of the gateway.
+#[derive(Debug, Default)]
+pub struct Templates {
+    pub json: Option<[String; 3]>,
+    pub html: Option<[String; 3]>,
+    pub xml: Option<[String; 3]>,
+    pub plain: Option<[String; 3]>,
+}
+
+impl Templates {
+    fn of(&self, format: ErrorFormat) -> Option<Template<'_>> {
+        let own = match format {
+            ErrorFormat::Json => &self.json,
+            ErrorFormat::Html => &self.html,
+            ErrorFormat::Xml => &self.xml,
+            ErrorFormat::Plain => &self.plain,
+            ErrorFormat::Grpc | ErrorFormat::Exit => &None,
+        };
+        match own {
+            Some([before, between, after]) => Some(Template { before, between: Some(between), after }),
+            None => format.template(),
+        }
+    }
 }
 
 impl ErrorFormat {
@@ -102,7 +127,7 @@ impl ErrorFormat {
         table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or(Self::Json, |(_, format)| *format)
     }
 
-    fn template(self) -> Option<Template> {
+    fn template(self) -> Option<Template<'static>> {
         let (before, between, after) = match self {
             Self::Json => ("{\n  \"message\":\"", "\",\n  \"request_id\":\"", "\"\n}"),
             Self::Html => (
@@ -134,8 +159,8 @@ impl ErrorFormat {
 }
 
 /// Appends the body of a gateway error to `out`. `request_id` is hexadecimal digits.
-pub fn render(format: ErrorFormat, message: Message<'_>, request_id: &[u8], out: &mut Vec<u8>) {
-    let Some(template) = format.template() else {
+pub fn render(templates: &Templates, format: ErrorFormat, message: Message<'_>, request_id: &[u8], out: &mut Vec<u8>) {
+    let Some(template) = templates.of(format) else {
         return;
     };
     out.extend_from_slice(template.before.as_bytes());
@@ -152,8 +177,8 @@ pub fn render(format: ErrorFormat, message: Message<'_>, request_id: &[u8], out:
 }
 
 /// How many bytes `render` will append.
-pub fn rendered_len(format: ErrorFormat, message: Message<'_>, request_id: &[u8]) -> usize {
-    let Some(template) = format.template() else {
+pub fn rendered_len(templates: &Templates, format: ErrorFormat, message: Message<'_>, request_id: &[u8]) -> usize {
+    let Some(template) = templates.of(format) else {
         return 0;
     };
     let (text, status) = message.parts();
@@ -298,10 +323,30 @@ mod tests {
     const NO_ROUTE: Message<'_> = Message::Text("no Route matched with those values");
 
     fn body(format: ErrorFormat, message: Message<'_>) -> String {
+        by(&Templates::default(), format, message)
+    }
+
+    fn by(templates: &Templates, format: ErrorFormat, message: Message<'_>) -> String {
         let mut out = Vec::new();
-        render(format, message, ID, &mut out);
-        assert_eq!(out.len(), rendered_len(format, message, ID), "{format:?} {message:?}");
+        render(templates, format, message, ID, &mut out);
+        assert_eq!(out.len(), rendered_len(templates, format, message, ID), "{format:?} {message:?}");
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn templates_of_the_operator_take_the_place_of_ours_and_messages_stay_escaped() {
+        let parts = |parts: [&str; 3]| Some(parts.map(str::to_owned));
+        let templates = Templates {
+            html: parts(["<b>", "</b><i>", "</i>"]),
+            json: parts(["{\"m\":\"", "\",\"i\":\"", "\"}"]),
+            ..Templates::default()
+        };
+        let id = std::str::from_utf8(ID).unwrap();
+        let message = Message::Text("<\">");
+        assert_eq!(by(&templates, ErrorFormat::Html, message), format!("<b>&lt;\"&gt;</b><i>{id}</i>"));
+        assert_eq!(by(&templates, ErrorFormat::Json, message), format!("{{\"m\":\"<\\\">\",\"i\":\"{id}\"}}"));
+        assert_eq!(by(&templates, ErrorFormat::Plain, message), body(ErrorFormat::Plain, message));
+        assert_eq!(by(&templates, ErrorFormat::Exit, message), "{\"message\":\"<\\\">\"}");
     }
 
     #[test]
@@ -386,7 +431,7 @@ mod tests {
 
     #[test]
     fn lengths_are_the_recorded_ones() {
-        let len = |format, message| rendered_len(format, message, ID);
+        let len = |format, message| rendered_len(&Templates::default(), format, message, ID);
         assert_eq!(len(ErrorFormat::Json, NO_ROUTE), 103);
         assert_eq!(len(ErrorFormat::Html, NO_ROUTE), 243);
         assert_eq!(len(ErrorFormat::Plain, NO_ROUTE), 80);

@@ -55,8 +55,12 @@ pub struct Try {
     pub started_unix_us: u64,
     /// How long the choice took.
     pub chosen_us: u64,
+    /// Until its connection stood; 0 for one that stood before, `None` if none came about.
+    pub connect_us: Option<u64>,
     /// How long the try took, up to the head of the answer or to its failure.
     pub took_us: u64,
+    /// How long it took up to the last byte of the answer.
+    pub whole_us: u64,
     /// Status of the answer, or 502 or 504 for a failed try.
     pub status: u16,
     pub failed: bool,
@@ -173,7 +177,7 @@ impl<'b> Writer<'b> {
         self.counted(tries.iter(), |writer, t| {
             writer.ip(t.addr.ip());
             writer.batch.extend_from_slice(&t.addr.port().to_le_bytes());
-            for number in [t.started_unix_us, t.chosen_us, t.took_us] {
+            for number in [t.started_unix_us, t.chosen_us, t.connect_us.unwrap_or(NEVER), t.took_us, t.whole_us] {
                 writer.number(number);
             }
             writer.batch.extend_from_slice(&t.status.to_le_bytes());
@@ -248,13 +252,18 @@ impl<'a> FullRecord<'a> {
 
     /// The header fields of the response.
     pub fn response_fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let lines = self.response_head.split(|&byte| byte == b'\n').skip(1);
-        lines.filter_map(|line| {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+        head_fields(self.response_head)
     }
+}
+
+/// The header fields of a head that we have written.
+pub fn head_fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = head.split(|&byte| byte == b'\n').skip(1);
+    lines.filter_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
 }
 
 fn figures(rest: &mut &[u8]) -> Option<Figures> {
@@ -299,8 +308,10 @@ fn figures(rest: &mut &[u8]) -> Option<Figures> {
 
 fn a_try(rest: &mut &[u8]) -> Option<Try> {
     let addr = SocketAddr::new(ip(rest)?, short(rest)?);
-    let (started_unix_us, chosen_us, took_us) = (number(rest)?, number(rest)?, number(rest)?);
-    Some(Try { addr, started_unix_us, chosen_us, took_us, status: short(rest)?, failed: take(rest, 1)?[0] != 0 })
+    let (started_unix_us, chosen_us, connect_us) = (number(rest)?, number(rest)?, number(rest)?);
+    let connect_us = Some(connect_us).filter(|us| *us != NEVER);
+    let (took_us, whole_us, status, failed) = (number(rest)?, number(rest)?, short(rest)?, take(rest, 1)?[0] != 0);
+    Some(Try { addr, started_unix_us, chosen_us, connect_us, took_us, whole_us, status, failed })
 }
 
 fn list<'a, T>(rest: &mut &'a [u8], mut read: impl FnMut(&mut &'a [u8]) -> Option<T>) -> Option<Vec<T>> {
@@ -387,7 +398,9 @@ mod tests {
             addr: "[::1]:80".parse().unwrap(),
             started_unix_us: 5,
             chosen_us: 6,
+            connect_us: None,
             took_us: 7,
+            whole_us: 8,
             status: 502,
             failed: true,
         };

@@ -23,6 +23,8 @@ pub enum Question {
     Verify { hash: Box<str>, secret: Hidden },
     /// Writes rows, all or none; [`Answer::Done`] when every core knows them, or [`Answer::Gone`].
     Write(Vec<RowWrite>),
+    /// Writes a line to the log of the node; [`Answer::Done`].
+    Note(Box<str>),
 }
 
 /// What came of a question.

@@ -48,6 +48,10 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
 }
 
 impl Plugin for BotDetection {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         if view.fields.count(Known::UserAgent) > 1 {
             view.reply.gateway(400, "Only one User-Agent header allowed");

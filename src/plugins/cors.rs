@@ -186,6 +186,10 @@ impl Entry {
 }
 
 impl Plugin for Cors {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         let origin = view.fields.get(view.source, Known::Origin);
         let is_preflight = view.method == Method::Options && origin.is_some() && view.header(REQUEST_METHOD).is_some();

@@ -72,6 +72,10 @@ fn blocks(config: &Map<String, Value>, field: &str) -> Result<Box<[Cidr]>, Confi
 }
 
 impl Plugin for IpRestriction {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         let ip = view.client_ip;
         let denied = self.deny.iter().any(|block| block.contains(ip));

@@ -189,6 +189,12 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// Whether `access` does nothing but look at the request and change it or answer it: then it may be asked about a
+    /// request that never was.
+    fn is_pure(&self) -> bool {
+        false
+    }
+
     /// Whether `access` looks at the request body, which is then read first (as far as it fits in memory).
     fn reads_body(&self) -> bool {
         false

@@ -65,6 +65,10 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
 }
 
 impl Plugin for Redirect {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         let mut location = self.before.as_bytes().to_vec();
         if self.keeps_path {

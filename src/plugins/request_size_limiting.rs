@@ -53,6 +53,10 @@ fn build(config: &Map<String, Value>) -> Result<Box<dyn Plugin>, ConfigError> {
 }
 
 impl Plugin for RequestSizeLimiting {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         let declared = view.fields.get(view.source, Known::ContentLength);
         let bytes: Option<u64> = declared.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());

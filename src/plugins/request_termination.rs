@@ -105,6 +105,10 @@ fn usual_message(status: u16) -> Option<&'static str> {
 }
 
 impl Plugin for RequestTermination {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         if let Some(trigger) = &self.trigger
             && view.header(trigger.as_bytes()).is_none()

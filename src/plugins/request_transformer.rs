@@ -116,6 +116,10 @@ fn changes(config: &Map<String, Value>, part: &str) -> Result<Box<[Change]>, Con
 }
 
 impl Plugin for RequestTransformer {
+    fn is_pure(&self) -> bool {
+        true
+    }
+
     fn access(&self, view: &mut View<'_>) -> Verdict {
         let mut rendered = std::mem::take(&mut view.notes.bytes);
         rendered.clear();

@@ -240,13 +240,13 @@ impl Job<'_> {
         let bytes_max = settings.client_body_temp_bytes_max;
         let opened = match bytes_max {
             0 => return Ok(()),
-            _ => Spool::open(&settings.client_body_temp_path, self.core.spooled.clone()),
+            _ => Spool::open(&settings.client_body_temp_path, self.core.spooled.requests.clone()),
         };
         let Ok(spool) = opened else {
             self.core.counters.bodies_not_spooled.add();
             return Ok(());
         };
-        let mut spool = self.x.body.spool.insert(spool);
+        let mut spool: &Spool = self.x.body.spool.insert(spool);
         while !self.x.body.complete {
             if !spool.reserve(limits::STREAM_BUFFER_BYTES as u64, bytes_max) {
                 self.core.counters.bodies_not_spooled.add();
@@ -255,7 +255,7 @@ impl Job<'_> {
             self.start_piece().await?;
             let piece = self.client.conn.reader.done().await;
             let piece = self.take_piece(piece)?;
-            spool = match &mut self.x.body.spool {
+            spool = match &self.x.body.spool {
                 Some(spool) => spool,
                 None => break,
             };

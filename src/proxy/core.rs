@@ -10,10 +10,15 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::config::ErrorTemplate;
 use crate::config::ErrorType;
 use crate::config::Settings;
+use crate::config::log_format::LogFormat;
+use crate::config::log_format::Source;
+use crate::http::known::Known;
 use crate::http::parse::HeadLimits;
 use crate::http::reply::ErrorFormat;
+use crate::http::reply::Templates;
 use crate::limits;
 use crate::metrics::counters::CoreCounters;
 use crate::plugins::ask::Question;
@@ -24,7 +29,7 @@ use crate::proxy::deadline::Deadlines;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::parked::Parked;
 use crate::proxy::pool::Pool;
-use crate::proxy::spool::SpoolAccount;
+use crate::proxy::spool::Spooled;
 use crate::state::core::CoreState;
 use crate::state::mailbox::Asked;
 use crate::state::mailbox::Outbox;
@@ -37,8 +42,52 @@ pub struct Rules {
     pub settings: Arc<Settings>,
     pub request_limits: HeadLimits,
     pub response_limits: HeadLimits,
+    /// Of error pages for clients that name none.
     pub error_format: ErrorFormat,
-    pub logs_access: bool,
+    pub templates: Templates,
+    /// What the access log wants of a request; `None`: there is none.
+    pub logged: Option<Logged>,
+}
+
+/// What the format of the access log shows.
+pub struct Logged {
+    /// In the order of the format's sources.
+    pub texts: Vec<LoggedText>,
+    pub tries: bool,
+    pub sent_head: bool,
+}
+
+/// A text of a request, ready to be found.
+pub enum LoggedText {
+    Line,
+    Path,
+    Host,
+    /// Of a header of the request.
+    Known(Known),
+    /// Lower-case, with `-` for `_`.
+    Named(String),
+    /// Likewise, of the response.
+    Sent(String),
+}
+
+impl Logged {
+    fn new(format: &LogFormat) -> Self {
+        let text = |source: &Source| match source {
+            Source::Line => LoggedText::Line,
+            Source::Path => LoggedText::Path,
+            Source::Host => LoggedText::Host,
+            Source::RequestHeader(name) => match Known::of(name.as_bytes()) {
+                Known::Other => LoggedText::Named(name.clone()),
+                known => LoggedText::Known(known),
+            },
+            Source::SentHeader(name) => LoggedText::Sent(name.clone()),
+        };
+        Self {
+            texts: format.sources.iter().map(text).collect(),
+            tries: format.shows_tries(),
+            sent_head: format.shows_sent_head(),
+        }
+    }
 }
 
 impl Rules {
@@ -58,8 +107,15 @@ impl Rules {
             ErrorType::Json => ErrorFormat::Json,
             ErrorType::Xml => ErrorFormat::Xml,
         };
-        let logs_access = settings.proxy_access_log.is_some();
-        Self { settings, request_limits, response_limits, error_format, logs_access }
+        let template = |given: &Option<ErrorTemplate>| given.as_ref().map(|template| template.parts.clone());
+        let templates = Templates {
+            json: template(&settings.error_template_json),
+            html: template(&settings.error_template_html),
+            xml: template(&settings.error_template_xml),
+            plain: template(&settings.error_template_plain),
+        };
+        let logged = settings.proxy_access_log.as_ref().map(|log| Logged::new(&log.format));
+        Self { settings, request_limits, response_limits, error_format, templates, logged }
     }
 }
 
@@ -78,8 +134,9 @@ pub struct Core {
     pub outbox: Outbox,
     /// Requests that wait for answers of the control plane.
     pub asks: Asks,
-    /// What the spooled request bodies of the node hold.
-    pub spooled: Arc<SpoolAccount>,
+    /// What the spooled bodies of the node hold.
+    pub spooled: Spooled,
+    pub debug_token: Box<str>,
     /// Accepts nothing more and closes connections as they become idle.
     pub draining: Cell<bool>,
     rules: RefCell<Rc<Rules>>,
@@ -93,6 +150,7 @@ pub struct Core {
 
 impl Core {
     /// A core with the given configuration.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a core, each of another kind, named by one caller")]
     pub fn new(
         index: usize,
         state: CoreState,
@@ -100,7 +158,8 @@ impl Core {
         facts: CoreFacts,
         counters: Arc<CoreCounters>,
         outbox: Outbox,
-        spooled: Arc<SpoolAccount>,
+        spooled: Spooled,
+        debug_token: Box<str>,
     ) -> Self {
         Self {
             index,
@@ -116,6 +175,7 @@ impl Core {
             outbox,
             asks: Asks::default(),
             spooled,
+            debug_token,
             draining: Cell::new(false),
             rules: RefCell::new(Rc::new(Rules::new(settings))),
             records: RefCell::new(Vec::with_capacity(limits::RECORD_BATCH_BYTES)),

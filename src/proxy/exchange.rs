@@ -35,6 +35,8 @@ use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
 use crate::proxy::core::Rules;
 use crate::proxy::fault::Fault;
+use crate::proxy::timeline::Phase;
+use crate::proxy::timeline::Timeline;
 use crate::router::Hit;
 use crate::router::Query;
 use crate::router::gates;
@@ -106,6 +108,8 @@ pub struct Exchange {
     /// The response head as sent, when records are shipped.
     pub sent_head: Vec<u8>,
     pub tries: Vec<Try>,
+    /// What its time was spent in, of a request that asks for it.
+    pub timeline: Option<Box<Timeline>>,
     /// Whether peers were looked for.
     pub balanced: bool,
     /// Whether the response is an upstream's.
@@ -116,8 +120,9 @@ pub struct Exchange {
     pub client_is_done: bool,
     /// Whether the client's connection may carry another request.
     pub keep: bool,
-    /// Whether bytes of an answer have left.
+    /// Whether bytes of an answer have left, and whether all have.
     pub answered: bool,
+    pub complete: bool,
     pub status: u16,
     pub body_bytes_sent: u64,
     /// All bytes written to the client.
@@ -173,12 +178,14 @@ impl Exchange {
             held,
             sent_head,
             tries,
+            timeline,
             balanced,
             from_upstream,
             replied_us,
             client_is_done,
             keep,
             answered,
+            complete,
             status,
             body_bytes_sent,
             bytes_sent,
@@ -220,12 +227,14 @@ impl Exchange {
         held.clear();
         sent_head.clear();
         tries.clear();
+        *timeline = None;
         *balanced = false;
         *from_upstream = false;
         *replied_us = None;
         *client_is_done = false;
         *keep = false;
         *answered = false;
+        *complete = false;
         *status = 0;
         *body_bytes_sent = 0;
         *bytes_sent = 0;
@@ -266,6 +275,7 @@ pub async fn serve(core: &Core, client: &mut Client, x: &mut Exchange) -> Next {
     if fault.is_some() && !job.x.answered {
         job.x.status = 499;
     }
+    job.x.complete = fault.is_none();
     // Before the request leaves the buffer that its texts lie in.
     job.record();
     match fault {
@@ -293,8 +303,14 @@ impl Job<'_> {
 
     async fn run(&mut self) -> Result<(), Fault> {
         self.read_head()?;
+        if self.x.head.fields.has(Known::XKongRequestDebug) {
+            self.begin_timeline();
+        }
         self.rewrite();
-        let links = self.route()?;
+        let since_us = self.stopwatch();
+        let routed = self.route();
+        self.note_time(since_us, Phase::Router, None);
+        let links = routed?;
         if links.chain.reads_body() {
             self.gather_body().await?;
         }
@@ -449,13 +465,10 @@ impl Exchange {
         Method::of(self.upstream_method(src)).may_repeat()
     }
 
-    /// Keeps the response head that stands in `out`, for plugins that ship records.
-    #[inline]
+    /// Keeps the response head that stands in `out`, for those who tell of it afterwards.
     pub fn keep_sent_head(&mut self) {
-        if self.ships {
-            self.sent_head.clear();
-            self.sent_head.extend_from_slice(self.out.bytes());
-        }
+        self.sent_head.clear();
+        self.sent_head.extend_from_slice(self.out.bytes());
     }
 
     /// Notes that a configuration takes part in the later phases.

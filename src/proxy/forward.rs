@@ -19,6 +19,7 @@ use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
 use crate::proxy::pool::UpstreamConn;
+use crate::proxy::timeline::Phase;
 use crate::state::core::Service;
 use crate::state::hashing::Hashable;
 use crate::state::peers::CorePeers;
@@ -63,15 +64,35 @@ impl Exchange {
     }
 
     fn begin_try(&mut self, addr: SocketAddr, started_unix_us: u64, chosen_us: u64) {
-        self.tries.push(Try { addr, started_unix_us, chosen_us, took_us: 0, status: 0, failed: false });
+        self.tries.push(Try {
+            addr,
+            started_unix_us,
+            chosen_us,
+            connect_us: None,
+            took_us: 0,
+            whole_us: 0,
+            status: 0,
+            failed: false,
+        });
+    }
+
+    /// The last byte of an answer is there; the client may still take its time.
+    pub fn end_answer(&mut self, now_us: u64) {
+        if let (Some(last), Some(begun_us)) = (self.tries.last_mut(), self.handed_over_us) {
+            last.whole_us = now_us.saturating_sub(begun_us);
+        }
     }
 
     fn end_try(&mut self, begun_us: u64, now_us: u64, result: &Result<(), Failure>) {
         let Some(last) = self.tries.last_mut() else { return };
+        if last.whole_us == 0 {
+            last.whole_us = now_us.saturating_sub(begun_us);
+        }
         match result {
             Err(Failure::Broken(broken)) => {
                 (last.status, last.failed) = (broken.status(), true);
-                last.took_us = now_us.saturating_sub(begun_us);
+                last.whole_us = now_us.saturating_sub(begun_us);
+                last.took_us = last.whole_us;
             }
             _ => {
                 last.status = self.response.status;
@@ -90,10 +111,12 @@ impl Job<'_> {
             false => self.take_body_at_hand()?,
         }
         self.x.balanced = true;
+        let since_us = self.stopwatch();
         let peers = self.peers(service).await?;
         let hash = peers.set.hash_on().map_or(0, |on| self.x.hash(on, self.client.buf.bytes(), &self.core.random));
         let may_repeat = self.x.may_repeat(self.client.buf.bytes());
         let mut tries_left = service.spec.retries;
+        self.note_time(since_us, Phase::Balancer, None);
         loop {
             let begun_us = self.core.clock.now_us();
             let now_us = self.core.clock.refresh();
@@ -216,6 +239,10 @@ impl Job<'_> {
             None => self.dial(peer, service).await?,
         };
         upstream.requests += 1;
+        if let (Some(last), Some(begun_us)) = (self.x.tries.last_mut(), self.x.handed_over_us) {
+            last.connect_us =
+                Some(if upstream.requests == 1 { self.core.clock.refresh().saturating_sub(begun_us) } else { 0 });
+        }
         self.write_request_head(&service.spec, peer, peers.set.host_header());
         let ended_early = self.upload(&mut upstream, &service.spec).await?;
         self.respond(upstream, peer.addr, &service.spec, ended_early).await

@@ -2,48 +2,91 @@
 //! The records of a finished request: for the access log, for plugins.
 //! Never: formats, writes; the control plane does.
 
+use std::net::SocketAddr;
+
 use crate::http::head::Version;
-use crate::http::known::Known;
 use crate::http::upstream_path::build_upstream_path;
 use crate::metrics::full_record::Figures;
 use crate::metrics::full_record::Shipment;
 use crate::metrics::full_record::Writer;
-use crate::metrics::record::Record;
+use crate::metrics::full_record::head_fields;
+use crate::metrics::record;
+use crate::metrics::record::push_joined;
+use crate::metrics::record::push_text;
+use crate::metrics::record::push_tries;
 use crate::plugins::view;
+use crate::proxy::core::Logged;
+use crate::proxy::core::LoggedText;
 use crate::proxy::exchange::Job;
+use crate::router::matcher::header_name_matches;
 
 impl Job<'_> {
     /// Appends the records of this request that are wanted, and runs the log phase of its plugins.
     pub fn record(&mut self) {
         let now_us = self.core.clock.refresh();
+        if self.x.timeline.is_some() {
+            self.log_timeline(now_us);
+        }
         if !self.x.collected.is_empty() {
             self.run_log(self.figures(now_us));
         }
         if self.x.ships {
             self.record_full(now_us);
         }
-        if !self.rules.logs_access {
-            return;
+        if let Some(logged) = &self.rules.logged {
+            self.record_access(logged, now_us);
         }
+    }
+
+    fn record_access(&self, logged: &Logged, now_us: u64) {
         let src = self.client.buf.bytes();
         let x = &*self.x;
-        let text = |known| x.head.fields.get(src, known).unwrap_or_default();
-        // A head that could not be parsed has no request line to show.
-        let from_line = src.get(x.head.method_span.start as usize..).filter(|_| x.head.len > 0).unwrap_or_default();
-        let line = from_line.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        let record = Record {
+        let facts = &self.client.facts;
+        let figures = record::Figures {
             unix_ms: self.core.clock.unix_us() / 1000,
-            client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),
+            total_us: now_us.saturating_sub(x.started_us),
+            request_bytes: x.head.len as u64 + x.body.received(),
+            bytes_sent: x.bytes_sent,
+            body_bytes_sent: x.body_bytes_sent,
+            connection: facts.serial,
+            connection_requests: facts.requests,
+            peer: facts.peer,
+            local: SocketAddr::new(facts.local.ip(), self.port()),
+            client_ip: x.client_ip.unwrap_or(facts.peer.ip()),
             request_id: x.request_id,
             status: x.status,
-            bytes_sent: x.body_bytes_sent,
-            total_ms: (now_us.saturating_sub(x.started_us) / 1000) as u32,
-            request_line: line,
-            authorization: text(Known::Authorization),
-            referer: text(Known::Referer),
-            user_agent: text(Known::UserAgent),
+            complete: x.complete,
         };
-        self.core.record(|batch| record.encode(batch));
+        self.core.record(|batch| {
+            figures.encode(batch);
+            for text in &logged.texts {
+                match text {
+                    LoggedText::Line => push_text(self.request_line(), batch),
+                    LoggedText::Path => push_text(&x.path, batch),
+                    LoggedText::Host => push_text(x.host_name.of(src), batch),
+                    LoggedText::Known(known) => match x.head.fields.count(*known) {
+                        0 => push_text(b"", batch),
+                        _ => push_joined(x.head.fields.values(src, *known), batch),
+                    },
+                    LoggedText::Named(name) => {
+                        let same = x.head.fields.iter(src).filter(|field| header_name_matches(name, field.name));
+                        push_joined(same.map(|field| field.value), batch);
+                    }
+                    LoggedText::Sent(name) => {
+                        let same = head_fields(&x.sent_head).filter(|(other, _)| header_name_matches(name, other));
+                        push_joined(same.map(|(_, value)| value), batch);
+                    }
+                }
+            }
+            push_tries(if logged.tries { &x.tries } else { &[] }, batch);
+        });
+    }
+
+    /// As received; nothing of a head that could not be parsed.
+    fn request_line(&self) -> &[u8] {
+        let src = self.client.buf.bytes();
+        let from_line = src.get(self.x.head.method_span.start as usize..).filter(|_| self.x.head.len > 0);
+        from_line.unwrap_or_default().split(|byte| *byte == b'\r').next().unwrap_or_default()
     }
 
     fn figures(&self, now_us: u64) -> view::Figures {

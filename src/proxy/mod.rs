@@ -4,8 +4,8 @@
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
 //! In the order of a request's life: [`listener`], [`worker`], [`connection`] ([`parked`]), [`exchange`], [`phases`] ([`asks`]),
-//! [`body`] ([`spool`]), [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`tunnel`]),
-//! [`reply`], [`log`]; below them
+//! [`body`] ([`spool`]), [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`lane`], [`tunnel`]),
+//! [`reply`], [`log`], [`timeline`]; below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
 
 pub mod asks;
@@ -21,6 +21,7 @@ pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod io;
+pub mod lane;
 pub mod listener;
 pub mod log;
 pub mod parked;
@@ -31,6 +32,7 @@ pub mod reply;
 pub mod request_head;
 pub mod respond;
 pub mod spool;
+pub mod timeline;
 pub mod tunnel;
 pub mod upload;
 pub mod worker;

@@ -9,20 +9,19 @@ use crate::plugins::directory::Directory;
 use crate::plugins::view::BodyUse;
 use crate::plugins::view::BodyView;
 use crate::plugins::view::Editable;
-use crate::plugins::view::EntityFacts;
 use crate::plugins::view::Figures;
 use crate::plugins::view::LogView;
 use crate::plugins::view::Notes;
-use crate::plugins::view::PathCapture;
 use crate::plugins::view::PathCaptures;
 use crate::plugins::view::PieceView;
 use crate::plugins::view::ResponseView;
 use crate::plugins::view::View;
+use crate::proxy::core::Core;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Job;
-use crate::router::Hit;
+use crate::proxy::timeline::Phase;
 use crate::state::core::Links;
-use crate::state::core::Route;
-use crate::state::core::Service;
+use crate::state::request::Captured;
 
 impl Job<'_> {
     /// Runs the rewrite phase of the configurations without a scope.
@@ -34,7 +33,9 @@ impl Job<'_> {
         let directory = self.core.state.borrow().directory();
         let mut notes = Notes::default();
         for placed in links.chain.global() {
+            let since_us = self.stopwatch();
             self.with_view(&links, &directory, placed.scope, &mut notes, |view| placed.instance.plugin.rewrite(view));
+            self.note_time(since_us, Phase::Rewrite, Some(placed.instance.kind));
         }
     }
 
@@ -55,6 +56,7 @@ impl Job<'_> {
             let at = self.x.collected.len();
             self.x.collect(placed.clone());
             if verdict == Verdict::Continue {
+                let since_us = self.stopwatch();
                 let plugin = &placed.instance.plugin;
                 let mut notes = std::mem::take(&mut self.x.notes[at]);
                 verdict = self.with_view(links, &directory, placed.scope, &mut notes, |view| plugin.access(view));
@@ -65,6 +67,7 @@ impl Job<'_> {
                         self.with_view(links, &directory, scope, &mut notes, |view| plugin.answered(view, answer));
                 }
                 self.x.notes[at] = notes;
+                self.note_time(since_us, Phase::Access, Some(placed.instance.kind));
             }
         }
         verdict
@@ -114,7 +117,12 @@ impl Job<'_> {
                 now_unix_ms: self.core.clock.unix_us() / 1000,
                 asking: &mut x.asking,
             };
+            let since_us = x.timeline.is_some().then(|| self.core.clock.refresh());
             placed.instance.plugin.response_head(&mut view);
+            if let (Some(since_us), Some(timeline)) = (since_us, &mut x.timeline) {
+                let us = self.core.clock.refresh().saturating_sub(since_us);
+                timeline.note(Phase::HeaderFilter, placed.instance.kind, us);
+            }
             (x.status, drop_body) = (view.status, view.drop_body);
             x.body_use = x.body_use.max(notes.body);
         }
@@ -138,24 +146,6 @@ impl Job<'_> {
         }
     }
 
-    /// Shows a piece of the body to those who wanted to see it.
-    #[inline]
-    pub fn show_piece(&mut self, piece: &[u8], last: bool) {
-        if self.x.body_use != BodyUse::Pass {
-            self.show_piece_to_all(piece, last);
-        }
-    }
-
-    fn show_piece_to_all(&mut self, piece: &[u8], last: bool) {
-        let x = &mut *self.x;
-        let now_unix_ms = self.core.clock.unix_us() / 1000;
-        for (placed, notes) in x.collected.iter().zip(&mut x.notes) {
-            if notes.body == BodyUse::Pieces {
-                placed.instance.plugin.response_piece(&mut PieceView { piece, last, notes, now_unix_ms });
-            }
-        }
-    }
-
     /// Runs the log phase of the collected configurations.
     pub fn run_log(&mut self, figures: Figures) {
         let directory = self.core.state.borrow().directory();
@@ -166,8 +156,8 @@ impl Job<'_> {
             placed.instance.plugin.log(&mut LogView {
                 status: x.status,
                 from_upstream: x.from_upstream,
-                route: x.route.as_deref().map(route_facts),
-                service: service.map(service_facts),
+                route: x.route.as_deref().map(|route| route.spec.facts()),
+                service: service.map(|service| service.spec.facts()),
                 identity: &x.identity,
                 directory: &directory,
                 notes,
@@ -195,9 +185,9 @@ impl Job<'_> {
         let src = self.client.buf.bytes();
         let x = &mut *self.x;
         let body = if x.body.is_in_memory() { Some(x.body.bytes(src)) } else { None };
-        let route = x.route.as_deref().map(route_facts);
-        let service = links.service.as_deref().map(service_facts);
-        let captures = RouteCaptures { route: x.route.as_deref(), hit: x.hit, path: &x.path };
+        let route = x.route.as_deref().map(|route| route.spec.facts());
+        let service = links.service.as_deref().map(|service| service.spec.facts());
+        let captures = Captured { route: x.route.as_deref().map(|route| &*route.spec), hit: x.hit, path: &x.path };
         let mut view = View {
             method: x.head.method,
             method_text: x.head.method_span.of(src),
@@ -233,27 +223,21 @@ impl Job<'_> {
     }
 }
 
-fn route_facts(route: &Route) -> EntityFacts<'_> {
-    EntityFacts { id: route.spec.id, name: route.spec.name.as_deref(), document: &route.spec.document }
-}
+impl Exchange {
+    /// Shows a piece of the body to those who wanted to see it.
+    #[inline]
+    pub fn show_piece(&mut self, core: &Core, piece: &[u8], last: bool) {
+        if self.body_use != BodyUse::Pass {
+            self.show_piece_to_all(core, piece, last);
+        }
+    }
 
-fn service_facts(service: &Service) -> EntityFacts<'_> {
-    EntityFacts { id: service.spec.id, name: service.spec.name.as_deref(), document: &service.spec.document }
-}
-
-/// What the route's path regex caught, found only if a plugin asks.
-struct RouteCaptures<'a> {
-    route: Option<&'a Route>,
-    hit: Option<Hit>,
-    path: &'a [u8],
-}
-
-impl PathCaptures for RouteCaptures<'_> {
-    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>)) {
-        let (Some(route), Some(hit)) = (self.route, self.hit) else { return };
-        let Some(captures) = route.spec.matchers.captures(&hit, self.path) else { return };
-        for (_, name, text) in captures.iter().filter(|(number, ..)| *number > 0) {
-            tell(PathCapture { name, text });
+    fn show_piece_to_all(&mut self, core: &Core, piece: &[u8], last: bool) {
+        let now_unix_ms = core.clock.unix_us() / 1000;
+        for (placed, notes) in self.collected.iter().zip(&mut self.notes) {
+            if notes.body == BodyUse::Pieces {
+                placed.instance.plugin.response_piece(&mut PieceView { piece, last, notes, now_unix_ms });
+            }
         }
     }
 }

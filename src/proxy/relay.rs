@@ -1,18 +1,15 @@
-//! HOT: while one piece is written to the client, the next one is being read.
-//! Response bodies, with back-pressure: at most one piece is read ahead of what the client has taken.
-//! Never: ends a truncated body as if it were whole.
+//! HOT: a response that is at hand leaves in one write.
+//! Response bodies: how far they have come, how they are framed, and those that are sent in one piece; the others take the
+//! [`crate::proxy::lane`]. Never: ends a truncated body as if it were whole.
 
 use crate::http::chunked::ChunkDecoder;
 use crate::http::framing::ResponseFraming;
 use crate::limits;
-use crate::proxy::body::PIECE_HEADROOM_BYTES;
 use crate::proxy::buffers::Buf;
 use crate::proxy::connection::Client;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Fault;
-use crate::proxy::pool::UpstreamConn;
 use crate::proxy::upload::frame_chunk;
-use crate::state::spec::ServiceSpec;
 
 /// How the body is framed for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +64,11 @@ impl ResponseBody {
         Some(())
     }
 
+    /// Bytes to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        matches!(self.framing, ResponseFraming::Length(_)).then_some(self.left)
+    }
+
     /// Whether the upstream's end of stream is the end of this body.
     pub fn ends_with_connection(&self) -> bool {
         self.framing == ResponseFraming::UntilClose
@@ -82,23 +84,25 @@ impl Job<'_> {
     }
 
     /// Sends the head in `x.out` and a body that is all in `buf`.
-    pub async fn send_whole(&mut self, buf: Buf, encoding: Encoding) -> Result<(), Fault> {
-        self.send_with_head(buf, encoding, true).await
+    pub async fn send_whole(&mut self, mut buf: Buf, encoding: Encoding) -> Result<(), Fault> {
+        self.frame_with_head(&mut buf, encoding, true);
+        let (result, buf) = self.write_to_client(buf).await;
+        self.core.buffers.give(buf);
+        result
     }
 
-    /// Sends the head in `x.out` with a first piece behind it: in one write, in the piece's buffer if there is room.
-    async fn send_with_head(&mut self, mut buf: Buf, encoding: Encoding, last: bool) -> Result<(), Fault> {
-        self.show_piece(buf.bytes(), last);
+    /// Frames the first piece of a body and puts the head in `x.out` before it, in the piece's buffer if there is room.
+    pub fn frame_with_head(&mut self, buf: &mut Buf, encoding: Encoding, last: bool) {
+        self.x.show_piece(self.core, buf.bytes(), last);
         self.x.body_bytes_sent += buf.len() as u64;
         if encoding == Encoding::Chunked {
-            frame_chunk(&mut buf, last);
+            frame_chunk(buf, last);
         }
         if !buf.prepend(self.x.out.bytes()) {
             self.x.out.extend(buf.bytes());
-            self.core.buffers.give(buf);
-            return self.write_out().await;
+            std::mem::swap(buf, &mut self.x.out);
+            self.x.out.clear();
         }
-        self.write_piece(buf).await
     }
 
     /// Writes what stands in `x.out` to the client.
@@ -106,12 +110,6 @@ impl Job<'_> {
         let out = std::mem::take(&mut self.x.out);
         let (result, out) = self.write_to_client(out).await;
         self.x.out = out;
-        result
-    }
-
-    async fn write_piece(&mut self, buf: Buf) -> Result<(), Fault> {
-        let (result, buf) = self.write_to_client(buf).await;
-        self.core.buffers.give(buf);
         result
     }
 
@@ -126,60 +124,6 @@ impl Job<'_> {
         self.x.bytes_sent += len - buf.len() as u64;
         deadline.clear();
         (result.map_err(|_| Fault::ClientGone), buf)
-    }
-
-    /// Sends head and first piece, then the rest of the body as it comes. Answers whether bytes came behind its end.
-    ///
-    /// # Errors
-    /// [`Fault::Truncated`] when the upstream did not send all of it; the client's connection must then end visibly.
-    pub async fn relay_rest(
-        &mut self,
-        upstream: &mut UpstreamConn,
-        first: Buf,
-        mut body: ResponseBody,
-        encoding: Encoding,
-        service: &ServiceSpec,
-    ) -> Result<bool, Fault> {
-        self.start_next(upstream, &body);
-        self.send_with_head(first, encoding, false).await?;
-        loop {
-            // Counted from here: while a slow client was served, the upstream was not waited for.
-            upstream.deadline.arm(self.core.clock.refresh() / 1000 + service.read_timeout_ms);
-            let (result, mut buf) = upstream.conn.reader.done().await;
-            upstream.deadline.clear();
-            match result {
-                Ok(count) if count > 0 => body.take(&mut buf).ok_or(Fault::Truncated)?,
-                Ok(_) if body.ends_with_connection() && !upstream.deadline.is_over() => body.complete = true,
-                _ => return Err(Fault::Truncated),
-            }
-            if !body.complete {
-                self.start_next(upstream, &body);
-            }
-            self.show_piece(buf.bytes(), body.complete);
-            self.x.body_bytes_sent += buf.len() as u64;
-            if encoding == Encoding::Chunked {
-                frame_chunk(&mut buf, body.complete);
-            }
-            match buf.is_empty() {
-                true => self.core.buffers.give(buf),
-                false => self.write_piece(buf).await?,
-            }
-            if body.complete {
-                return Ok(body.surplus);
-            }
-        }
-    }
-
-    /// Starts the next read, with a large buffer where much is to come.
-    fn start_next(&self, upstream: &mut UpstreamConn, body: &ResponseBody) {
-        let much = match body.framing {
-            ResponseFraming::Length(_) => body.left > limits::UPSTREAM_READ_BYTES as u64,
-            _ => self.x.body_bytes_sent > limits::STREAM_BUFFER_BYTES as u64,
-        };
-        let stock = if much { &self.core.buffers.stream } else { &self.core.buffers.upstream };
-        let mut buf = stock.take();
-        buf.clear_with_headroom(PIECE_HEADROOM_BYTES);
-        upstream.conn.reader.start(buf);
     }
 }
 

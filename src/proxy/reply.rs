@@ -35,6 +35,7 @@ use crate::proxy::exchange::Job;
 use crate::proxy::exchange::Next;
 use crate::proxy::fault::Fault;
 use crate::proxy::respond::push_debug;
+use crate::proxy::timeline::Times;
 
 /// The body of an answer that the gateway makes.
 #[derive(Clone, Copy)]
@@ -113,11 +114,11 @@ impl Job<'_> {
             Page::Error { .. } if !has_error_page(status) => render_stub(status, &mut x.held),
             Page::Error { text_of } => {
                 let format = ErrorFormat::for_error_page(&x.head.fields, src, self.rules.error_format);
-                render(format, Message::Status(text_of), &x.request_id, &mut x.held);
+                render(&self.rules.templates, format, Message::Status(text_of), &x.request_id, &mut x.held);
             }
             Page::Reply(ReplyKind::Gateway) => {
                 let format = ErrorFormat::for_gateway_error(&x.head.fields, src);
-                render(format, Message::Text(text), &x.request_id, &mut x.held);
+                render(&self.rules.templates, format, Message::Text(text), &x.request_id, &mut x.held);
             }
             Page::Reply(ReplyKind::Exit) => push_exit_body(text, &mut x.held),
             Page::Reply(ReplyKind::Raw) => x.held.extend_from_slice(&x.reply.text),
@@ -125,7 +126,7 @@ impl Job<'_> {
         }
         self.run_response_body();
         let held = std::mem::take(&mut self.x.held);
-        self.show_piece(&held, true);
+        self.x.show_piece(self.core, &held, true);
         self.x.held = held;
     }
 
@@ -175,6 +176,7 @@ impl Job<'_> {
             held,
             ships,
             sent_head,
+            timeline,
             ..
         } = &mut *self.x;
         let text = std::str::from_utf8(&reply.text).unwrap_or_default();
@@ -190,7 +192,9 @@ impl Job<'_> {
         let len = match page {
             _ if body == Body::Held => held.len(),
             Page::Error { .. } if is_stub => stub_len(status),
-            Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => rendered_len(format, message, request_id),
+            Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => {
+                rendered_len(&rules.templates, format, message, request_id)
+            }
             Page::Reply(ReplyKind::Exit) => exit_body_len(text),
             Page::Reply(ReplyKind::Raw) => reply.text.len(),
             Page::Reply(ReplyKind::Empty) => 0,
@@ -228,8 +232,13 @@ impl Job<'_> {
         if rules.settings.allow_debug_header && head.fields.has(Known::KongDebug) {
             push_debug(out, route.as_deref(), links.as_deref());
         }
+        if let Some(timeline) = timeline {
+            let (started_us, handed_over_us) = (*started_us, *handed_over_us);
+            let times = Times { started_us, now_us, handed_over_us, first_byte_us: None, last_byte_us: None };
+            timeline.push_header(request_id, &times, out);
+        }
         out.extend_from_slice(CRLF);
-        if *ships {
+        if *ships || rules.logged.as_ref().is_some_and(|logged| logged.sent_head) {
             sent_head.clear();
             sent_head.extend_from_slice(out);
         }
@@ -238,7 +247,9 @@ impl Job<'_> {
             match page {
                 _ if body == Body::Held => out.extend_from_slice(held),
                 Page::Error { .. } if is_stub => render_stub(status, out),
-                Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => render(format, message, request_id, out),
+                Page::Error { .. } | Page::Reply(ReplyKind::Gateway) => {
+                    render(&rules.templates, format, message, request_id, out);
+                }
                 Page::Reply(ReplyKind::Exit) => push_exit_body(text, out),
                 Page::Reply(ReplyKind::Raw) => out.extend_from_slice(&reply.text),
                 Page::Reply(ReplyKind::Empty) => {}
@@ -290,6 +301,7 @@ pub async fn refuse_head(core: &Core, client: &mut Client, x: &mut Exchange, sta
     job.x.head.clear();
     job.begin();
     let sent = job.answer(Fault::Refused { status, text_of }).await;
+    job.x.complete = sent.is_ok();
     job.record();
     if sent.is_ok() { Next::Linger } else { Next::Close }
 }

@@ -28,17 +28,19 @@ use crate::http::upstream_head::push_list_field;
 use crate::limits;
 use crate::plugins::view::BodyUse;
 use crate::proxy::buffers::Buf;
-use crate::proxy::dial::listen;
 use crate::proxy::exchange::Job;
 use crate::proxy::fault::Broken;
 use crate::proxy::fault::Fault;
 use crate::proxy::forward::Failure;
 use crate::proxy::io::ReadDone;
+use crate::proxy::lane::Relay;
+use crate::proxy::lane::park;
 use crate::proxy::pool::UpstreamConn;
 use crate::proxy::relay::Encoding;
 use crate::proxy::relay::ResponseBody;
 use crate::proxy::reply::Connection;
 use crate::proxy::reply::push_latencies;
+use crate::proxy::timeline::Times;
 use crate::state::core::Links;
 use crate::state::core::Route;
 use crate::state::hashing::set_hash_cookie;
@@ -97,21 +99,21 @@ impl Job<'_> {
             return Ok(self.write_out().await?);
         }
         if body.complete {
+            self.x.end_answer(self.core.clock.now_us());
             if reusable && !body.surplus {
-                listen(self.core, &mut upstream);
-                let size_max = self.rules.settings.upstream_keepalive_pool_size as usize;
-                self.core.pool.park(addr, upstream, self.core.clock.now_ms(), size_max);
+                park(self.core, addr, upstream);
             }
             self.send_whole(buf, encoding).await?;
             return Ok(());
         }
-        let surplus = self.relay_rest(&mut upstream, buf, body, encoding, service).await?;
-        if reusable && !surplus {
-            listen(self.core, &mut upstream);
-            let size_max = self.rules.settings.upstream_keepalive_pool_size as usize;
-            self.core.pool.park(addr, upstream, self.core.clock.now_ms(), size_max);
-        }
-        Ok(())
+        self.frame_with_head(&mut buf, encoding, false);
+        let relay = Relay {
+            encoding,
+            read_timeout_ms: service.read_timeout_ms,
+            buffers: self.x.route.as_ref().is_none_or(|route| route.spec.response_buffering),
+            reuse: reusable.then_some(addr),
+        };
+        Ok(self.relay_rest(upstream, buf, body, &relay).await?)
     }
 
     fn may_carry_more(&self, upstream: &UpstreamConn) -> bool {
@@ -305,8 +307,20 @@ impl Job<'_> {
         if rules.settings.allow_debug_header && x.head.fields.has(Known::KongDebug) {
             push_debug(out, x.route.as_deref(), x.links.as_deref());
         }
+        if let Some(timeline) = &x.timeline {
+            let times = Times {
+                started_us: x.started_us,
+                now_us: self.core.clock.refresh(),
+                handed_over_us: x.handed_over_us,
+                first_byte_us: Some(x.first_byte_us),
+                last_byte_us: None,
+            };
+            timeline.push_header(&x.request_id, &times, out);
+        }
         out.extend_from_slice(CRLF);
-        x.keep_sent_head();
+        if x.ships || rules.logged.as_ref().is_some_and(|logged| logged.sent_head) {
+            x.keep_sent_head();
+        }
         encoding
     }
 

@@ -1,9 +1,11 @@
-//! Request bodies beyond memory, each in a file of its own that has no name.
+//! Bodies beyond memory, each in a file of its own that has no name: requests that are gathered before they are sent on,
+//! and responses that come faster than the client takes them.
 //! Owns: the file, and the node's account of what all of them hold. Never: keeps a byte once the request has ended, however
 //! it ended: the kernel frees a file without a name with its last descriptor.
 //! Always: data goes through the core's ring like all else; only the making of the file is a plain system call, as it
 //! touches no data and the runtime can open no file without a name.
 
+use std::cell::Cell;
 use std::fs::File as StdFile;
 use std::fs::OpenOptions;
 use std::io;
@@ -18,7 +20,14 @@ use monoio::fs::File;
 
 use crate::proxy::buffers::Buf;
 
-/// How many bytes all spooled bodies of the node hold.
+/// The accounts of a node.
+#[derive(Debug, Default, Clone)]
+pub struct Spooled {
+    pub requests: Arc<SpoolAccount>,
+    pub responses: Arc<SpoolAccount>,
+}
+
+/// How many bytes all spooled bodies of one direction hold.
 #[derive(Debug, Default)]
 pub struct SpoolAccount(AtomicU64);
 
@@ -42,9 +51,9 @@ impl SpoolAccount {
 /// The part of one body that is not in memory.
 pub struct Spool {
     file: File,
-    len: u64,
+    len: Cell<u64>,
     account: Arc<SpoolAccount>,
-    reserved: u64,
+    reserved: Cell<u64>,
 }
 
 impl Spool {
@@ -60,40 +69,45 @@ impl Spool {
             }
             other => other?,
         };
-        Ok(Self { file: File::from_std(file)?, len: 0, account, reserved: 0 })
+        Ok(Self { file: File::from_std(file)?, len: Cell::new(0), account, reserved: Cell::new(0) })
     }
 
     /// Bytes in the file.
     pub fn len(&self) -> u64 {
-        self.len
+        self.len.get()
     }
 
     /// Whether the file holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Makes sure that `bytes` more may be held; asked before they are read from the client.
-    pub fn reserve(&mut self, bytes: u64, bytes_max: u64) -> bool {
-        let missing = (self.len + bytes).saturating_sub(self.reserved);
+    /// Makes sure that `bytes` more may be held; asked before they are read from the peer.
+    pub fn reserve(&self, bytes: u64, bytes_max: u64) -> bool {
+        let missing = (self.len() + bytes).saturating_sub(self.reserved.get());
         let granted = self.account.reserve(missing, bytes_max);
-        self.reserved += if granted { missing } else { 0 };
+        self.reserved.set(self.reserved.get() + if granted { missing } else { 0 });
         granted
+    }
+
+    /// Begins anew at the front of the file; what it holds is not needed any more.
+    pub fn rewind(&self) {
+        self.len.set(0);
     }
 
     /// Appends all bytes of `buf` and gives it back, empty.
     ///
     /// # Errors
     /// What the system says; the disk may be full.
-    pub async fn append(&mut self, mut buf: Buf) -> (io::Result<()>, Buf) {
+    pub async fn append(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
         while !buf.is_empty() {
-            let (result, back) = self.file.write_at(buf, self.len).await;
+            let (result, back) = self.file.write_at(buf, self.len()).await;
             buf = back;
             match result {
                 Ok(0) => return (Err(ErrorKind::WriteZero.into()), buf),
                 Ok(count) => {
                     buf.consume(count);
-                    self.len += count as u64;
+                    self.len.set(self.len() + count as u64);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return (Err(error), buf),
@@ -112,7 +126,7 @@ impl Spool {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             // Nothing was written behind the end, but a buffer must not be trusted with more than the body.
             Ok(count) => {
-                buf.truncate((count as u64).min(self.len - at) as usize);
+                buf.truncate((count as u64).min(self.len() - at) as usize);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -123,7 +137,7 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.account.release(self.reserved);
+        self.account.release(self.reserved.get());
     }
 }
 
@@ -159,7 +173,7 @@ mod tests {
         on_each_driver(async || {
             let folder = tempfile::tempdir().unwrap();
             let (inside, account) = (folder.path().join("bodies"), Arc::new(SpoolAccount::default()));
-            let mut spool = Spool::open(&inside, account.clone()).unwrap();
+            let spool = Spool::open(&inside, account.clone()).unwrap();
             let mut want = Vec::new();
             for n in 0..20u8 {
                 let mut piece = Buf::with_capacity(1000);

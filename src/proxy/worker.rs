@@ -35,7 +35,7 @@ use crate::proxy::connection;
 use crate::proxy::core::Core;
 use crate::proxy::io::Conn;
 use crate::proxy::io::shutdown;
-use crate::proxy::spool::SpoolAccount;
+use crate::proxy::spool::Spooled;
 use crate::state::core::CoreState;
 use crate::state::delta::Delta;
 use crate::state::mailbox::Look;
@@ -64,8 +64,10 @@ pub struct Seed {
 pub struct NodeFacts {
     pub node_id: String,
     pub hostname: String,
-    /// What the spooled request bodies of all cores hold.
-    pub spooled: Arc<SpoolAccount>,
+    /// What the spooled bodies of all cores hold.
+    pub spooled: Spooled,
+    /// What a client elsewhere must know to be told the times of its request, unless the settings say it.
+    pub debug_token: Box<str>,
     /// Uses that plugins count.
     pub counts: Arc<Counts>,
 }
@@ -168,7 +170,8 @@ async fn run(seed: Seed) {
         recent: RefCell::new(Recent::new(limits::RECENT_FINDINGS_PER_CORE_MAX)),
     };
     let acknowledge = outbox.acknowledge.clone();
-    let core = Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled));
+    let core =
+        Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled, node.debug_token));
     acknowledge(index, initial.version);
     drop(initial);
     let mut fds = Vec::new();

@@ -229,6 +229,7 @@ fn route(flavor: RouterFlavor, id: Uuid, row: &Row, refuse: Refuse<'_>) -> Resul
         path_handling,
         preserve_host: flag(row, "preserve_host", false),
         request_buffering: flag(row, "request_buffering", true),
+        response_buffering: flag(row, "response_buffering", true),
         document: document(row),
     })
 }

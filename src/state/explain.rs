@@ -12,8 +12,10 @@ use crate::balancer::Ask;
 use crate::balancer::Tried;
 use crate::config::Settings;
 use crate::config::port_seen;
+use crate::http::encode::push_u64;
 use crate::http::framing::Framing;
 use crate::http::framing::request_framing;
+use crate::http::head::Method;
 use crate::http::head::RequestHead;
 use crate::http::hop;
 use crate::http::known::Known;
@@ -157,6 +159,9 @@ fn arrive(settings: &Settings, asked: &Asked) -> Result<Arrived, BadAim> {
     if head.method.is_refused() {
         return Err(bad(405, "CONNECT and TRACE are refused"));
     }
+    if head.method == Method::Options && hop::max_forwards(&head, src) == Some(0) {
+        return Err(bad(200, "the gateway answers OPTIONS with Max-Forwards: 0 itself"));
+    }
     let mut path = Vec::new();
     let aim = read_aim(&head, src, &mut path)?;
     let (client_ip, trusted) = client_of(settings, &head.fields, src, asked.peer.ip(), None);
@@ -265,6 +270,11 @@ fn forward(
         let mut fields = RequestHead::default();
         // Parsed anew, since what does not travel is taken out of it.
         let _ = parse_request(src, &request_limits(settings), &mut fields);
+        if let Some(left) = hop::max_forwards(&fields, src).filter(|_| fields.method == Method::Options) {
+            let mut text = Vec::new();
+            push_u64(&mut text, left.saturating_sub(1));
+            fields.fields.set(Known::MaxForwards, &text);
+        }
         let opens_websocket = hop::opens_websocket(&fields, src);
         hop::strip_request(&mut fields.fields, src);
         let sent = UpstreamHead {

@@ -11,12 +11,17 @@ use crate::http::fields::Fields;
 use crate::http::fields::Span;
 use crate::http::head::RequestHead;
 use crate::http::host::host_of;
+use crate::http::known::Known;
 use crate::http::parse::HeadLimits;
 use crate::http::target::Form;
 use crate::http::target::normalize_path;
 use crate::http::target::split_target;
+use crate::plugins::view::PathCapture;
+use crate::plugins::view::PathCaptures;
+use crate::router::Hit;
 use crate::router::matcher::HeaderSource;
 use crate::router::matcher::header_name_matches;
+use crate::state::spec::RouteSpec;
 
 /// What of the head of a request is bounded, and how.
 pub fn request_limits(settings: &Settings) -> HeadLimits {
@@ -94,10 +99,14 @@ pub fn client_of(
     (client_ip, trusted)
 }
 
+/// What the named header says. Of several lines the first counts, but those of X-Forwarded-For are one list, as in nginx: a
+/// proxy may put the address that it saw on a line of its own behind whatever the client sent.
 fn real_ip(settings: &Settings, fields: &Fields, src: &[u8], name: &str, peer: IpAddr) -> IpAddr {
-    let Some(text) = fields.values_by_name(src, name.as_bytes()).last() else { return peer };
+    let lines = || fields.values_by_name(src, name.as_bytes());
+    let count = if Known::of(name.as_bytes()) == Known::XForwardedFor { lines().count() } else { 1 };
+    let words = (0..count).rev().filter_map(|at| lines().nth(at)).flat_map(|line| line.rsplit(|byte| *byte == b','));
     let mut found = peer;
-    for word in text.rsplit(|byte| *byte == b',') {
+    for word in words {
         let Some(ip) = std::str::from_utf8(word.trim_ascii()).ok().and_then(ip_of) else { break };
         found = ip;
         if !settings.real_ip_recursive || !settings.trusted_ips.contains(Some(ip)) {
@@ -130,6 +139,24 @@ impl HeaderSource for HeadFields<'_> {
     }
 }
 
+/// What the route's path regex caught, found only if a plugin asks.
+pub struct Captured<'a> {
+    pub route: Option<&'a RouteSpec>,
+    pub hit: Option<Hit>,
+    /// Normalised.
+    pub path: &'a [u8],
+}
+
+impl PathCaptures for Captured<'_> {
+    fn each(&self, tell: &mut dyn FnMut(PathCapture<'_>)) {
+        let (Some(route), Some(hit)) = (self.route, self.hit) else { return };
+        let Some(captures) = route.matchers.captures(&hit, self.path) else { return };
+        for (_, name, text) in captures.iter().filter(|(number, ..)| *number > 0) {
+            tell(PathCapture { name, text });
+        }
+    }
+}
+
 /// Where a piece of the buffer lies in it.
 fn span_in(src: &[u8], piece: &[u8]) -> Span {
     match (piece.as_ptr() as usize).checked_sub(src.as_ptr() as usize) {
@@ -142,6 +169,8 @@ fn span_in(src: &[u8], piece: &[u8]) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
+    use crate::http::parse::parse_request;
 
     #[test]
     fn an_address_may_come_with_a_port() {
@@ -156,6 +185,28 @@ mod tests {
             ("10.0.0.1:x", None),
         ] {
             assert_eq!(ip_of(word), want.map(|ip| ip.parse().unwrap()), "{word}");
+        }
+    }
+
+    #[test]
+    fn of_several_lines_the_first_counts_and_those_of_x_forwarded_for_are_one_list() {
+        let peer = "127.0.0.1".parse().unwrap();
+        for (header, recursive, lines, want) in [
+            ("X-Real-IP", "off", "X-Real-IP: 1.1.1.1\r\nx-real-ip: 2.2.2.2\r\n", "1.1.1.1"),
+            ("X-Client", "off", "X-Client: 1.1.1.1, 3.3.3.3\r\nX-Client: 2.2.2.2\r\n", "3.3.3.3"),
+            ("X-Forwarded-For", "off", "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 3.3.3.3, 2.2.2.2\r\n", "2.2.2.2"),
+            ("x-forwarded-for", "on", "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 127.0.0.1\r\n", "1.1.1.1"),
+            ("X-Forwarded-For", "on", "X-Forwarded-For: 127.0.0.1\r\n", "127.0.0.1"),
+            ("X-Forwarded-For", "on", "X-Forwarded-For: 1.1.1.1, junk\r\n", "127.0.0.1"),
+        ] {
+            let flags = [("trusted_ips", "127.0.0.1"), ("real_ip_header", header), ("real_ip_recursive", recursive)];
+            let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let settings = Settings::load(Sources { flags: &flags, ..Sources::default() }).unwrap().settings;
+            let src = format!("GET / HTTP/1.1\r\n{lines}\r\n").into_bytes();
+            let mut head = RequestHead::default();
+            parse_request(&src, &request_limits(&settings), &mut head).unwrap();
+            let found = client_of(&settings, &head.fields, &src, peer, None);
+            assert_eq!(found, (want.parse().unwrap(), true), "{header} {recursive} {lines}");
         }
     }
 

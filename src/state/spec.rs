@@ -12,6 +12,7 @@ use crate::balancer::hash_on::HashOn;
 use crate::http::upstream_path::PathHandling;
 use crate::plugins::Instance;
 use crate::plugins::chain::Scope;
+use crate::plugins::view::EntityFacts;
 use crate::router::gates::Gates;
 use crate::router::matcher::Compiled;
 
@@ -29,8 +30,23 @@ pub struct RouteSpec {
     pub preserve_host: bool,
     /// Whether a request body is gathered (as far as memory allows) before the upstream is asked.
     pub request_buffering: bool,
+    pub response_buffering: bool,
     /// The entity as the Admin API shows it, for plugins that tell.
     pub document: Arc<str>,
+}
+
+impl RouteSpec {
+    /// What plugins may know of it.
+    pub fn facts(&self) -> EntityFacts<'_> {
+        EntityFacts { id: self.id, name: self.name.as_deref(), document: &self.document }
+    }
+}
+
+impl ServiceSpec {
+    /// What plugins may know of it.
+    pub fn facts(&self) -> EntityFacts<'_> {
+        EntityFacts { id: self.id, name: self.name.as_deref(), document: &self.document }
+    }
 }
 
 /// A service (spec/entities.md section 2) whose upstream speaks plain HTTP.

@@ -72,3 +72,65 @@ fn logs_that_were_moved_away_are_begun_anew_on_usr1() {
     eventually("the second line", || (lines("access.log") == 1).then_some(()));
     assert_eq!(lines("access.log.1"), 1);
 }
+
+#[test]
+fn a_log_has_the_format_that_the_operator_declared() {
+    let peer = Peer::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: \"e\"\r\n\r\nhello");
+    let format = r#"lines escape=json '{"m":"$request_method","u":"$uri","q":"$arg_x","s":$status,"t":$request_time,'
+        '"up":"$upstream_addr","us":"$upstream_status","ut":"$upstream_response_time","ct":"$upstream_connect_time",'
+        '"h":"$http_x_one","e":"$sent_http_etag","n":"$connection_requests","b":$bytes_sent,"l":$request_length,'
+        '"id":"$kong_request_id","c":"$request_completion"}'; short '$remote_addr $request $status'"#;
+    let format = format.replace('\n', " ");
+    let gateway = Gateway::with(
+        Driver::any(),
+        &[
+            ("workers", "1"),
+            ("log_format", &format),
+            ("proxy_access_log", "logs/access.log lines"),
+            ("admin_access_log", "logs/admin.log short"),
+        ],
+    );
+    gateway.proxy_to(peer.port);
+    let mut client = gateway.connect();
+    client.ask("GET /none HTTP/1.0\r\n\r\n").must_be(200);
+    let mut client = gateway.connect();
+    let response = client.ask("GET /a%20b?x=1 HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nx_one: \"2\"\r\n\r\n").must_be(200);
+    let sent = response.head.len() + 5;
+    let path = gateway.prefix().join("logs/access.log");
+    let line = eventually("two lines", || std::fs::read_to_string(&path).ok()?.lines().nth(1).map(str::to_owned));
+    let shown: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    for (name, want) in [
+        ("m", serde_json::json!("GET")),
+        ("u", "/a b".into()),
+        ("q", "1".into()),
+        ("s", 200.into()),
+        ("up", format!("127.0.0.1:{}", peer.port).into()),
+        ("us", "200".into()),
+        ("h", "1, \"2\"".into()),
+        ("e", "\"e\"".into()),
+        ("n", "1".into()),
+        ("b", sent.into()),
+        ("l", "GET /a%20b?x=1 HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nx_one: \"2\"\r\n\r\n".len().into()),
+        ("id", response.header("x-kong-request-id").expect("an id").into()),
+        ("c", "OK".into()),
+    ] {
+        assert_eq!(shown[name], want, "{name} in {line}");
+    }
+    assert!(shown["t"].is_number() && shown["ut"].as_str().is_some_and(|text| text.starts_with("0.0")), "{line}");
+    // Over the unix socket of the tests.
+    let log = std::fs::read_to_string(gateway.prefix().join("logs/admin.log")).expect("a log");
+    assert!(log.contains("unix: POST /services HTTP/1.1 201\n"), "{log}");
+}
+
+#[test]
+fn a_log_format_that_cannot_be_written_keeps_the_node_from_starting() {
+    for (format, log, want) in [
+        ("f '$nobody'", "a.log f", "there is no variable $nobody"),
+        ("f '$status'", "a.log g", "there is no log format \"g\"; there are: f, kong_log_format, combined"),
+    ] {
+        let mut gateway = Gateway::unstarted(Driver::any(), &[("log_format", format), ("proxy_access_log", log)]);
+        gateway.spawn();
+        assert!(!gateway.wait().success());
+        assert!(gateway.log().contains(want), "{}", gateway.log());
+    }
+}

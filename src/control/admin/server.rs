@@ -2,8 +2,8 @@
 //! Owns: sockets and the reading of bodies. Never: knows what a request means (that is `Admin`).
 //! Always: a socket file is reachable by its owner alone from the moment it has its name.
 
+use crate::config::log_format::Source;
 use crate::control::access_log::AdminLog;
-use crate::control::access_log::AdminRecord;
 use crate::control::admin::Admin;
 use crate::control::admin::Request;
 use crate::control::admin::Surface;
@@ -12,6 +12,8 @@ use crate::control::store::Publish;
 use crate::limits::ADMIN_BODY_MS_MAX;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::limits::ADMIN_HEAD_MS_MAX;
+use crate::metrics::record::Figures;
+use crate::stdx::clock::unix_ms;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::LengthLimitError;
@@ -21,16 +23,17 @@ use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use hyper::header::HeaderValue;
-use hyper::header::REFERER;
-use hyper::header::USER_AGENT;
+use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +41,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
@@ -206,11 +210,11 @@ async fn accept<P: Publish>(socket: Socket, serving: Serving<P>, mut stop: watch
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The two ends of a TCP connection, as far as they matter.
+/// The two ends of a connection; `None`: of a unix socket.
 #[derive(Clone, Copy, Default)]
 struct Way {
-    peer: Option<IpAddr>,
-    at_loopback: bool,
+    peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
 }
 
 enum Stream {
@@ -224,8 +228,8 @@ impl Socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
                 stream.set_nodelay(true)?;
-                let at_loopback = stream.local_addr()?.ip().to_canonical().is_loopback();
-                Ok(Stream::Tcp(stream, Way { peer: Some(peer.ip()), at_loopback }))
+                let local = stream.local_addr()?;
+                Ok(Stream::Tcp(stream, Way { peer: Some(peer), local: Some(local) }))
             }
             Socket::Unix(socket, _) => Ok(Stream::Unix(socket.accept().await?.0)),
         }
@@ -265,33 +269,65 @@ async fn respond<P: Publish>(
     request: hyper::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let logged = serving.log.as_ref().map(|log| {
-        let text =
-            |name| head.headers.get(name).map(|value: &HeaderValue| value.as_bytes().to_vec()).unwrap_or_default();
-        let line = format!("{} {} {:?}", head.method, head.uri, head.version);
-        (log, line, text(REFERER), text(USER_AGENT))
-    });
+    let begun = serving.log.as_ref().map(|log| (log, Instant::now(), texts(log.sources(), &head)));
     let request = Request {
         method: head.method,
         path: head.uri.path().to_string(),
         query: head.uri.query().unwrap_or_default().to_string(),
         headers: head.headers,
-        at_loopback: way.at_loopback,
+        at_loopback: way.local.is_some_and(|addr| addr.ip().to_canonical().is_loopback()),
     };
     let body = read(body, serving.admin.body_bytes_max());
     let reply = serving.admin.answer(request, body, serving.surface).await;
-    if let Some((log, line, referer, user_agent)) = logged {
-        let (status, bytes_sent) = (reply.status.as_u16(), reply.body.len() as u64);
-        log.write(&AdminRecord {
-            peer: way.peer,
-            request_line: line.as_bytes(),
+    let (status, body_bytes_sent) = (reply.status.as_u16(), reply.body.len() as u64);
+    let response = reply.into_response();
+    if let Some((log, start, mut texts)) = begun {
+        for (source, text) in log.sources().iter().zip(&mut texts) {
+            if let Source::SentHeader(name) = source {
+                *text = value(response.headers(), name);
+            }
+        }
+        let nowhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+        let peer = way.peer.unwrap_or(nowhere);
+        let figures = Figures {
+            unix_ms: unix_ms(),
+            total_us: start.elapsed().as_micros() as u64,
+            request_bytes: 0,
+            bytes_sent: 0,
+            body_bytes_sent,
+            connection: 0,
+            connection_requests: 0,
+            peer,
+            local: way.local.unwrap_or(nowhere),
+            client_ip: peer.ip(),
+            request_id: [b'-'; 32],
             status,
-            bytes_sent,
-            referer: &referer,
-            user_agent: &user_agent,
-        });
+            complete: true,
+        };
+        log.write(figures, &texts);
     }
-    reply.into_response()
+    response
+}
+
+/// What the log shows of a request; credentials are no more of it than a user's name.
+fn texts(sources: &[Source], head: &Parts) -> Vec<Vec<u8>> {
+    let text = |source: &Source| match source {
+        Source::Line => format!("{} {} {:?}", head.method, head.uri, head.version).into_bytes(),
+        Source::Path => head.uri.path().into(),
+        Source::Host => {
+            let host = String::from_utf8_lossy(&value(&head.headers, "host")).into_owned();
+            host.parse::<Authority>().map_or(host, |authority| authority.host().to_owned()).into_bytes()
+        }
+        Source::RequestHeader(name) => value(&head.headers, name),
+        Source::SentHeader(_) => Vec::new(),
+    };
+    sources.iter().map(text).collect()
+}
+
+/// All values of a header, with `, ` between.
+fn value(headers: &HeaderMap, name: &str) -> Vec<u8> {
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    values.join(&b", "[..])
 }
 
 async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {

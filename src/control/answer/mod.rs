@@ -94,6 +94,10 @@ impl Desk {
                 Ok(is_good) => Answer::Proved(is_good),
                 Err(why) => Answer::Failed(why),
             },
+            Question::Note(text) => {
+                tracing::info!("{text}");
+                Answer::Done
+            }
         }
     }
 }

@@ -277,7 +277,9 @@ pub mod tests {
             addr: "127.0.0.1:80".parse().expect("an address"),
             started_unix_us: 5_000,
             chosen_us: 6,
+            connect_us: Some(0),
             took_us: 7,
+            whole_us: 8,
             status: 200,
             failed: false,
         };
