@@ -123,6 +123,9 @@ pub const ADMIN_JSON_DEPTH_MAX: usize = 64;
 /// How deep brackets of a YAML text may seem to nest before it is read at all; looser than the depth of values, since
 /// brackets of plain texts may be counted.
 pub const YAML_FLOW_DEPTH_MAX: usize = 4 * ADMIN_JSON_DEPTH_MAX;
+/// How large the values of a YAML text may become when its aliases are written out: this, and so many times the text.
+pub const YAML_EXPANDED_BYTES_MAX: usize = 32 << 20;
+pub const YAML_EXPANDED_TIMES_MAX: usize = 32;
 /// Most arguments in a query, and in a form.
 pub const ADMIN_ARGUMENTS_MAX: usize = 1000;
 /// Rows per page of a collection.

@@ -65,6 +65,7 @@ use crate::entity::route;
 use crate::state::delta::Delta;
 use crate::state::mailbox;
 use crate::state::mailbox::Post;
+use crate::stdx::heap;
 
 /// Does work that takes long for a task, in a way that lets other tasks go on.
 pub(crate) fn unstalled<T>(work: impl FnOnce() -> T) -> T {
@@ -129,8 +130,8 @@ impl Control {
         };
         let rows: Vec<_> = opened.rows().collect();
         let disabled = rows.iter().filter(|row| row.entity == "plugins").filter_map(|row| {
-            let name = row.row.as_ref()?.get("name")?.as_str()?;
-            (!settings.plugins.enabled(name)).then_some(name)
+            let name = row.parsed().row.as_ref()?.get("name")?.as_str()?.to_owned();
+            (!settings.plugins.enabled(&name)).then_some(name)
         });
         if let Some(name) = disabled.into_iter().next() {
             return Err(format!("the plugin {name} is in use but not enabled; add it to the property plugins"));
@@ -145,6 +146,9 @@ impl Control {
             };
             format!("{place} holds what this version cannot serve:{reasons}")
         })?;
+        // Of the rows' values only what was compiled from them stays.
+        drop(rows);
+        heap::give_back();
         let dns = settings.new_dns_client.then(|| publisher.names().clone());
         let node = Arc::new(
             node.with_cores(publisher.cores().clone()).with_dns(dns).with_backends(publisher.backends().clone()),
@@ -283,6 +287,7 @@ impl Control {
 
     /// Tells the cores to end at once.
     pub fn stop(&self) {
+        self.node.set_draining();
         self.store.publisher().tell(&Post::Stop);
     }
 

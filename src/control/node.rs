@@ -169,8 +169,12 @@ impl Node for ThisNode {
         known.inspect(|level| self.log.set_for(*level, seconds)).is_some()
     }
 
+    fn stopping(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     fn ready(&self) -> Result<(), String> {
-        match self.draining.load(Ordering::Relaxed) {
+        match self.stopping() {
             true => Err("draining".to_owned()),
             false => Ok(()),
         }

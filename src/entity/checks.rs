@@ -48,6 +48,8 @@ pub enum Match {
     NotOneOf(&'static [Literal]),
     /// A Lua pattern.
     Matches(&'static str),
+    /// One of several Lua patterns.
+    MatchesAny(&'static [&'static str]),
     Required,
     LenEq(usize),
     Gt(i64),
@@ -150,6 +152,10 @@ fn meets(condition: Match, value: &Value) -> Result<(), String> {
         (Match::NotOneOf(choices), value) => check_not_one_of(choices, value),
         (Match::Matches(lua), value) => match value.as_str() {
             Some(text) if pattern::matches(lua, text) => Ok(()),
+            _ => Err(format!("invalid value: {}", plain(value))),
+        },
+        (Match::MatchesAny(any), value) => match value.as_str() {
+            Some(text) if any.iter().any(|lua| pattern::matches(lua, text)) => Ok(()),
             _ => Err(format!("invalid value: {}", plain(value))),
         },
         (Match::LenEq(wanted), value) => match value.as_array() {

@@ -20,14 +20,14 @@ use serde_json::json;
 
 /// `{"fields": [...], "entity_checks": [...]}`.
 pub fn document<'a>(fields: impl Iterator<Item = &'a Field>, checks: impl Iterator<Item = &'a EntityCheck>) -> Value {
-    json!({ "fields": named(fields), "entity_checks": checks.map(check).collect::<Vec<Value>>() })
+    json!({ "fields": named(fields), "entity_checks": checks.filter_map(check).collect::<Vec<Value>>() })
 }
 
 /// The document of a record alone: `GET /plugins/schema/{name}`.
 pub fn record_document(record: &Record, checks: &[EntityCheck]) -> Value {
     let mut out = Map::new();
     out.insert("fields".to_string(), named(record.fields.iter()));
-    out.insert("entity_checks".to_string(), checks.iter().map(check).collect());
+    out.insert("entity_checks".to_string(), checks.iter().filter_map(check).collect());
     if !record.shorthands.is_empty() {
         out.insert("shorthand_fields".to_string(), record.shorthands.iter().map(shorthand).collect());
     }
@@ -53,7 +53,7 @@ fn attributes(field: &Field) -> Value {
         Kind::Record(record) => {
             put("fields", named(record.fields.iter()));
             if !record.checks.is_empty() {
-                put("entity_checks", record.checks.iter().map(check).collect());
+                put("entity_checks", record.checks.iter().filter_map(check).collect());
             }
             if !record.shorthands.is_empty() {
                 put("shorthand_fields", record.shorthands.iter().map(shorthand).collect());
@@ -189,18 +189,18 @@ fn shorthand(shorthand: &Shorthand) -> Value {
     json!({ shorthand.field.name: shown })
 }
 
-fn check(check: &EntityCheck) -> Value {
-    match check {
+/// `None`: what the check demands is code alone.
+fn check(check: &EntityCheck) -> Option<Value> {
+    Some(match check {
         EntityCheck::AtLeastOneOf(names) => json!({ "at_least_one_of": names }),
         EntityCheck::OnlyOneOf(names) => json!({ "only_one_of": names }),
         EntityCheck::MutuallyExclusive(names) => json!({ "mutually_exclusive": names }),
         EntityCheck::MutuallyRequired(names) => json!({ "mutually_required": names }),
         EntityCheck::Distinct(names) => json!({ "distinct": names }),
+        EntityCheck::Conditional(Conditional { then_match: Match::Check(_), .. }) => return None,
         EntityCheck::Conditional(rule) => json!({ "conditional": conditional(rule) }),
-        EntityCheck::Custom(custom) => {
-            json!({ "custom_entity_check": { "field_sources": custom.sources } })
-        }
-    }
+        EntityCheck::Custom(custom) => json!({ "custom_entity_check": { "field_sources": custom.sources } }),
+    })
 }
 
 fn conditional(rule: &Conditional) -> Value {
@@ -221,6 +221,7 @@ fn condition(condition: Match) -> Value {
         Match::OneOf(values) => json!({ "one_of": literals(values) }),
         Match::NotOneOf(values) => json!({ "not_one_of": literals(values) }),
         Match::Matches(lua) => json!({ "match": lua }),
+        Match::MatchesAny(any) => json!({ "match_any": { "patterns": any } }),
         Match::Required => json!({ "required": true }),
         Match::Gt(bound) => json!({ "gt": bound }),
         Match::Contains(value) => json!({ "contains": value }),

@@ -19,7 +19,8 @@ const ALGORITHMS: &[Literal] = strs![
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"
 ];
 /// Those that sign with one key and verify with another; of ES* the key is not asked for.
-const KEY_PAIRS: Match = Match::OneOf(strs!["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]);
+const KEY_PAIRS: Match =
+    Match::MatchesAny(&["^RS256$", "^RS384$", "^RS512$", "^PS256$", "^PS384$", "^PS512$", "^EdDSA$"]);
 
 static RECORD: Record = Record::of(&[
     Field::id(),

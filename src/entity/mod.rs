@@ -48,6 +48,8 @@ use crate::entity::violation::Violations;
 use crate::strs;
 use serde_json::Map;
 use serde_json::Value;
+use std::borrow::Cow;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Every entity, parents before children. Endpoints, storage and schema documents follow from a line here.
@@ -261,10 +263,27 @@ pub struct RowChange {
     /// Storage name (`routes`, `keyauth_credentials`).
     pub entity: &'static str,
     pub id: Uuid,
-    /// The whole new row with every field present (null when unset); `None`: deleted.
+    /// The whole new row with every field present (null when unset); `None`: deleted, unless there is a `text`.
     pub row: Option<Map<String, Value>>,
+    /// The row as the store keeps it, canonical JSON that whoever wants it may share.
+    pub text: Option<Arc<str>>,
     /// Unix milliseconds from which the row is as good as deleted; `None`: never.
     pub expires_at_ms: Option<u64>,
+}
+
+impl RowChange {
+    /// The change with its row as a value, also when only the text was at hand. Rows are many and their values large, so
+    /// whoever goes through all of them asks for one at a time.
+    pub fn parsed(&self) -> Cow<'_, RowChange> {
+        match (&self.row, &self.text) {
+            (None, Some(text)) => {
+                let row =
+                    serde_json::from_str(text).expect("texts are checked when loaded and serialised when written");
+                Cow::Owned(RowChange { row: Some(row), ..self.clone() })
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
 }
 
 /// What a plugin declares to the Admin API; embedded in the plugin's table entry.

@@ -20,7 +20,7 @@ pub static KIND: Kind = Kind {
         &[
             Field::integer("status_code").required().default_int(301).between(100, 599),
             Field::string("location").required().check(Check::Custom(check_url)),
-            Field::boolean("keep_incoming_path").required().default_bool(false),
+            Field::boolean("keep_incoming_path").default_bool(false),
         ],
     ),
     priority: 779,

@@ -89,6 +89,7 @@ impl Compiler {
         let mut refusals = Vec::new();
         let mut directory_changed = false;
         for change in rows {
+            let change = &*change.parsed();
             directory_changed |= compile_people::follow(&mut next.directory, change);
             next.hosts.follow(change, &mut names);
             match next.compile_one(change, &mut backends) {
@@ -142,9 +143,9 @@ impl Compiler {
             });
         };
         match change.entity {
-            "routes" => route(self.flavor, id, row, &refuse).map(|spec| Some(Change::Route(Arc::new(spec)))),
+            "routes" => route(self.flavor, change, row, &refuse).map(|spec| Some(Change::Route(Arc::new(spec)))),
             "services" => {
-                let spec = Arc::new(service(id, row, &refuse)?);
+                let spec = Arc::new(service(change, row, &refuse)?);
                 backends.push(BackendChange::Service(spec.clone()));
                 Ok(Some(Change::Service(spec)))
             }
@@ -185,11 +186,13 @@ fn texts(value: Option<&Value>) -> Vec<String> {
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn document(row: &Row) -> Arc<str> {
-    serde_json::to_string(row).unwrap_or_default().into()
+/// The text of a row: the store's own, which is there once for all.
+fn document(change: &RowChange, row: &Row) -> Arc<str> {
+    change.text.clone().unwrap_or_else(|| serde_json::to_string(row).unwrap_or_default().into())
 }
 
-fn route(flavor: RouterFlavor, id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refusal>> {
+fn route(flavor: RouterFlavor, change: &RowChange, row: &Row, refuse: Refuse<'_>) -> Result<RouteSpec, Vec<Refusal>> {
+    let id = change.id;
     let protocols = texts(row.get("protocols"));
     if let Some(other) = protocols.iter().find(|p| !matches!(p.as_str(), "http" | "https")) {
         return Err(refuse("protocols", format!("routes of protocol '{other}' are not supported yet")));
@@ -230,7 +233,7 @@ fn route(flavor: RouterFlavor, id: Uuid, row: &Row, refuse: Refuse<'_>) -> Resul
         preserve_host: flag(row, "preserve_host", false),
         request_buffering: flag(row, "request_buffering", true),
         response_buffering: flag(row, "response_buffering", true),
-        document: document(row),
+        document: document(change, row),
     })
 }
 
@@ -243,7 +246,8 @@ fn endpoints(value: Option<&Value>) -> Vec<Endpoint> {
     list.iter().map(endpoint).collect()
 }
 
-fn service(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<ServiceSpec, Vec<Refusal>> {
+fn service(change: &RowChange, row: &Row, refuse: Refuse<'_>) -> Result<ServiceSpec, Vec<Refusal>> {
+    let id = change.id;
     match text(row, "protocol") {
         Some("http") => {}
         other => {
@@ -263,7 +267,7 @@ fn service(id: Uuid, row: &Row, refuse: Refuse<'_>) -> Result<ServiceSpec, Vec<R
         connect_timeout_ms: number(row, "connect_timeout", 60_000),
         write_timeout_ms: number(row, "write_timeout", 60_000),
         read_timeout_ms: number(row, "read_timeout", 60_000),
-        document: document(row),
+        document: document(change, row),
     })
 }
 

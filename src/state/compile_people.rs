@@ -136,7 +136,7 @@ mod tests {
 
     fn change(entity: &'static str, n: u128, row: Option<Value>) -> RowChange {
         let row = row.map(|row| row.as_object().cloned().unwrap());
-        RowChange { entity, id: Uuid::from_u128(n), row, expires_at_ms: None }
+        RowChange { entity, id: Uuid::from_u128(n), row, text: None, expires_at_ms: None }
     }
 
     #[test]

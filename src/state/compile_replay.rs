@@ -198,12 +198,18 @@ fn check_seed(seed: u64) {
                 Some(row) => drop(rows.insert(key, row.clone())),
                 None => drop(rows.remove(&key)),
             }
-            changes.push(RowChange { entity: kind, id: key.1, row, expires_at_ms: None });
+            changes.push(RowChange { entity: kind, id: key.1, row, text: None, expires_at_ms: None });
         }
         live.apply(&changes);
         let mut all: Vec<_> = rows
             .iter()
-            .map(|(&(entity, id), row)| RowChange { entity, id, row: Some(row.clone()), expires_at_ms: None })
+            .map(|(&(entity, id), row)| RowChange {
+                entity,
+                id,
+                row: Some(row.clone()),
+                text: None,
+                expires_at_ms: None,
+            })
             .collect();
         rng.shuffle(&mut all);
         let mut fresh = Pair::new();

@@ -1,8 +1,9 @@
 //! What std lacks; knows neither HTTP nor gateways.
-//! Owns: the coarse clock of one core, the source of chance, the comparison of secrets. Never: blocks, does I/O.
+//! Owns: the coarse clock of one core, the source of chance, the comparison of secrets, the heap. Never: blocks, does I/O.
 
 pub mod clock;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod heap;
 pub mod random;
 pub mod secret;

@@ -4,6 +4,7 @@
 mod harness;
 
 mod acknowledged;
+mod admin_access;
 mod authentication;
 mod bad_input;
 mod balancing;

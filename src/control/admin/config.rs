@@ -20,6 +20,7 @@ use crate::control::store::tables::Tables;
 use crate::control::store::transaction::Transaction;
 use crate::control::unstalled;
 use crate::state::compile::Refusal;
+use crate::stdx::heap;
 use hyper::Method;
 use hyper::StatusCode;
 use serde_json::Map;
@@ -65,6 +66,10 @@ impl<P: Publish> Admin<P> {
             let text = unstalled(|| document::write(&self.store.view())).map_err(|reason| Problem::unsaved(&reason))?;
             return Ok(Reply::json(StatusCode::OK, &json!({ "config": text })));
         }
+        // The cores finish what is under way and end: nobody would serve it.
+        if self.node.stopping() {
+            return Err(Problem::Plain(StatusCode::SERVICE_UNAVAILABLE, "Kong currently exiting".to_string()));
+        }
         // Each load holds its document and two configurations: one at a time bounds that.
         if self.loading.swap(true, Ordering::Acquire) {
             let reply = Problem::Plain(StatusCode::TOO_MANY_REQUESTS, LOADING.to_string()).into_reply();
@@ -106,6 +111,9 @@ impl<P: Publish> Admin<P> {
         let mut names = HashMap::new();
         let work = |tx: &mut Transaction| unstalled(|| self.load(tx, fields, options, &mut names));
         let written = self.store.write(work).await.map_err(|error| problem(error, &names))?;
+        if written.value.differences.len() >= HEAP_ROWS {
+            unstalled(heap::give_back);
+        }
         let hash = if written.value.is_empty { EMPTY_HASH.to_string() } else { hash };
         *self.loaded() = Some((hash, written.value.version));
         Ok((written.value, written.applied))
@@ -149,6 +157,8 @@ impl<P: Publish> Admin<P> {
     }
 }
 
+/// From so many changed rows on a load has needed memory that is worth giving back.
+const HEAP_ROWS: usize = 10_000;
 const LOADING: &str = "Currently loading previous configuration";
 /// When a client that met another load should try again.
 const RETRY_AFTER_SECONDS: u32 = 1;

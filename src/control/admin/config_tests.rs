@@ -133,6 +133,34 @@ async fn each_mistake_is_reported_where_it_stands() {
 }
 
 #[tokio::test]
+async fn remarks_of_people_are_ignored_wherever_they_stand() {
+    let (_directory, admin) = admin().await;
+    let remarks = value!({ "_comment": "why", "_ignore": [{ "anything": 1 }], "name": "s", "host": "h",
+        "routes": [{ "_comment": null, "_ignore": [], "paths": ["/a"] }] });
+    let document = value!({ "_format_version": "3.0", "_comment": "why", "_ignore": ["x", 1], "services": [remarks] });
+    assert_eq!(json(&admin, "POST", "/config", document).await.0, 201);
+    let service = value!([{ "name": "s", "host": "h", "_comment": 1, "_ignore": "x" }]);
+    let document = value!({ "_format_version": "3.0", "_comment": 1, "_ignore": "x" });
+    let both = value!({ "_comment": "expected a string", "_ignore": "expected an array" });
+    assert_eq!(json(&admin, "POST", "/config", document).await.1["fields"], both);
+    let document = value!({ "_format_version": "3.0", "services": service });
+    assert_eq!(json(&admin, "POST", "/config", document).await.1["fields"]["services"], value!([both]));
+}
+
+#[tokio::test]
+async fn a_list_of_no_filter_chains_is_no_mistake() {
+    let (_directory, admin) = admin().await;
+    for list in [value!(null), value!([])] {
+        let service = value!({ "name": "s", "host": "h", "filter_chains": list });
+        let document = value!({ "_format_version": "3.0", "filter_chains": list, "services": [service] });
+        assert_eq!(json(&admin, "POST", "/config", document).await.0, 201, "{list}");
+    }
+    let document = value!({ "_format_version": "3.0", "filter_chains": [{ "filters": [] }] });
+    let wrong = value!({ "filter_chains": "wasm support is not enabled" });
+    assert_eq!(json(&admin, "POST", "/config", document).await.1["fields"], wrong);
+}
+
+#[tokio::test]
 async fn anchors_and_merge_keys_are_resolved_and_a_bomb_of_aliases_is_refused() {
     let (_directory, admin) = admin().await;
     let text = "

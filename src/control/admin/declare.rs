@@ -24,7 +24,16 @@ use serde_json::json;
 use uuid::Uuid;
 
 const VERSIONS: &[&str] = &["1.1", "2.1", "3.0"];
-const REMARKS: &[&str] = &["_comment", "_ignore"];
+type IsRemark = fn(&Value) -> bool;
+
+/// What people write for people, at the top and in every entry: what it may be, and what is said otherwise.
+const REMARKS: &[(&str, IsRemark, &str)] = &[
+    ("_comment", |given| given.is_null() || given.is_string(), "expected a string"),
+    ("_ignore", |given| given.is_null() || given.is_array() || *given == json!({}), "expected an array"),
+];
+/// Kong's entity of a technique that is not here: a list of none is no mistake.
+const FILTER_CHAINS: &str = "filter_chains";
+const NO_FILTERS: &str = "wasm support is not enabled";
 
 /// What is wrong with one entry of a document.
 #[derive(Debug)]
@@ -99,7 +108,7 @@ impl Reader<'_> {
                 continue;
             }
             let Some(entity) = self.entity(&name) else {
-                errors.top.insert(name, "unknown field".into());
+                errors.top.extend(unserved(&name, &value).map(|text| (name, text.into())));
                 continue;
             };
             if let Err(text) = self.collect(entity, value, &[], None, &mut entries, &mut errors) {
@@ -164,7 +173,6 @@ impl Reader<'_> {
                 errors.misfits.push((place, "expected a record"));
                 continue;
             };
-            fields.retain(|name, _| !REMARKS.contains(&name.as_str()));
             let own = entries.len();
             let nested = self.nested(entity, &mut fields);
             entries.push(Entry { entity, place: place.clone(), parent, fields, id: None, says_id: false });
@@ -186,6 +194,9 @@ impl Reader<'_> {
         fields: &mut Map<String, Value>,
     ) -> Vec<((&'static Entity, &'static str), Value)> {
         let mut taken = Vec::new();
+        if fields.get(FILTER_CHAINS).is_some_and(|list| unserved(FILTER_CHAINS, list).is_none()) {
+            fields.remove(FILTER_CHAINS);
+        }
         for name in fields.keys().cloned().collect::<Vec<String>>() {
             let own_field = entity.field(&name).is_some_and(|field| !field.transient);
             let Some(child) = self.entity(&name).filter(|_| !own_field) else {
@@ -237,10 +248,15 @@ impl Reader<'_> {
         let mut fields = entry.fields.clone();
         let dated = fields.get("created_at").is_some_and(|given| !given.is_null());
         let mut unwanted = Violations::default();
+        for (name, is_remark, text) in REMARKS {
+            if fields.remove(*name).is_some_and(|given| !is_remark(&given)) {
+                unwanted.fields.extend(Violations::of(name, *text).fields);
+            }
+        }
         if let Some((parent, field)) = entry.parent {
             let given = fields.get(field).is_some_and(|given| !given.is_null());
             if given {
-                unwanted = Violations::of(field, "value must be null");
+                unwanted.fields.extend(Violations::of(field, "value must be null").fields);
             }
             let id = entries.get(parent).and_then(|parent| parent.id).unwrap_or_default();
             fields.insert(field.to_string(), json!({ "id": id.to_string() }));
@@ -283,6 +299,16 @@ impl Reader<'_> {
     }
 }
 
+/// What is said of a list of what is no entity here.
+fn unserved(name: &str, list: &Value) -> Option<&'static str> {
+    match (name, list) {
+        (FILTER_CHAINS, Value::Null) => None,
+        (FILTER_CHAINS, Value::Array(list)) if list.is_empty() => None,
+        (FILTER_CHAINS, _) => Some(NO_FILTERS),
+        _ => Some("unknown field"),
+    }
+}
+
 /// The keys at the top that are no lists of entities.
 fn check_top(document: &Map<String, Value>) -> Map<String, Value> {
     let mut wrong = Map::new();
@@ -299,8 +325,14 @@ fn check_top(document: &Map<String, Value>) -> Map<String, Value> {
     for (name, text) in [("_format_version", version), ("_transform", transform)] {
         wrong.extend(text.map(|text| (name.to_string(), text.into())));
     }
-    let known = |name: &str| REMARKS.contains(&name) || matches!(name, "_format_version" | "_transform");
-    for name in document.keys().filter(|name| name.starts_with('_') && !known(name)) {
+    for (name, is_remark, text) in REMARKS {
+        if document.get(*name).is_some_and(|given| !is_remark(given)) {
+            wrong.insert((*name).to_string(), (*text).into());
+        }
+    }
+    let remarks = REMARKS.iter().map(|(name, ..)| *name);
+    let known: Vec<&str> = remarks.chain(["_format_version", "_transform"]).collect();
+    for name in document.keys().filter(|name| name.starts_with('_') && !known.contains(&name.as_str())) {
         wrong.insert(name.clone(), "unknown field".into());
     }
     wrong

@@ -3,6 +3,7 @@
 
 use crate::control::admin::declare::Errors;
 use crate::control::admin::declare::Reader;
+use crate::control::admin::expansion;
 use crate::control::store::replace::Declared;
 use crate::control::store::tables::Tables;
 use crate::entity::ENTITIES;
@@ -23,13 +24,18 @@ pub const EMPTY_HASH: &str = "00000000000000000000000000000000";
 /// A JSON or YAML document. Anchors and merge keys are resolved.
 ///
 /// # Errors
-/// The place and the reason of a mistake in the syntax; nesting deeper than `ADMIN_JSON_DEPTH_MAX`; no object.
+/// The place and the reason of a mistake in the syntax; nesting deeper than `ADMIN_JSON_DEPTH_MAX`; aliases that make it
+/// far larger than it is; no object.
 pub fn parse(text: &str) -> Result<Map<String, Value>, String> {
     let document = match serde_json::from_str(text) {
         Ok(value @ Value::Object(_)) => value,
         // The reader's work grows with the square of this.
         _ if flow_depth(text) > YAML_FLOW_DEPTH_MAX => return Err(too_deep()),
         _ => {
+            expansion::check(text).map_err(|error| match error {
+                Some(error) => reason(&error),
+                None => "its aliases make it too large".to_string(),
+            })?;
             let mut document: serde_norway::Value = serde_norway::from_str(text).map_err(|error| reason(&error))?;
             document.apply_merge().map_err(|error| error.to_string())?;
             serde_norway::from_value(document).map_err(|error| error.to_string())?

@@ -13,6 +13,7 @@ pub mod declare_report;
 pub mod decode;
 mod deed;
 pub mod document;
+mod expansion;
 mod explain;
 mod explained;
 mod exposition;
@@ -107,6 +108,10 @@ pub trait Node: Send + Sync + 'static {
     }
     /// Resident memory of the process.
     fn memory_bytes(&self) -> u64;
+    /// Whether the node was told to end.
+    fn stopping(&self) -> bool {
+        false
+    }
     /// Whether traffic can be served; the error says why not.
     fn ready(&self) -> Result<(), String>;
     /// The level at which the node logs now.

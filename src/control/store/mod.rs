@@ -151,7 +151,8 @@ impl Opened {
         rows.map(|(entity, id, entry)| RowChange {
             entity: entity.name,
             id,
-            row: Some(entry.row()),
+            row: None,
+            text: Some(entry.body.clone()),
             expires_at_ms: entry.expires_at_ms,
         })
     }

@@ -56,7 +56,7 @@ async fn rows_and_version_survive_a_restart_without_a_goodbye() {
     assert_eq!(opened.version(), 3);
     let rows: Vec<_> = opened.rows().collect();
     assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0].row, Some(service(2, "b")));
+    assert_eq!(rows[0].parsed().row, Some(service(2, "b")));
 }
 
 #[tokio::test]

@@ -112,7 +112,9 @@ impl Transaction {
             // What was written with an expiry that has passed is as good as deleted.
             let entry = tables.get(entity, id);
             let expires_at_ms = entry.as_ref().and_then(|entry| entry.expires_at_ms);
-            RowChange { entity: entity.name, id, row: row.filter(|_| entry.is_some()), expires_at_ms }
+            let row = row.filter(|_| entry.is_some());
+            let text = entry.filter(|_| row.is_some()).map(|entry| entry.body.clone());
+            RowChange { entity: entity.name, id, row, text, expires_at_ms }
         };
         let changes = touched.into_iter().map(change).collect();
         (tables, changes)

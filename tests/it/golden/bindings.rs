@@ -17,6 +17,16 @@ pub struct Bindings {
     bound: HashMap<String, String>,
 }
 
+/// What is left of a time to live depends on how long the requests before took.
+fn fits_ttl(want: &Value, got: &Value) -> bool {
+    match (want.as_u64(), got.as_u64()) {
+        (Some(want), Some(got)) => (want.saturating_sub(TTL_SLACK_SECONDS)..=want).contains(&got),
+        _ => want == got,
+    }
+}
+
+const TTL_SLACK_SECONDS: u64 = 60;
+
 impl Bindings {
     /// With the texts that are known.
     pub fn new(known: Vec<(String, String)>) -> Self {
@@ -56,6 +66,7 @@ impl Bindings {
                         got.is_some_and(|got| match UNORDERED.contains(&name.as_str()) {
                             true => self.fits_unordered(want, got),
                             false if name == "config" && got.is_string() => self.fits_yaml(want, got),
+                            false if name == "ttl" => fits_ttl(want, got),
                             false => self.fits(want, got),
                         })
                     })
