@@ -154,6 +154,8 @@ pub const FULL_BATCH_BYTES: usize = 64 << 10;
 pub const FULL_BATCHES_WAITING_MAX: usize = 256;
 /// Room left in a batch for the next full record, so that a batch seldom grows.
 pub const FULL_RECORD_ROOM_BYTES: usize = 8 << 10;
+/// Room for a copy of a response head, for plugins that ship; a longer one makes it grow.
+pub const SENT_HEAD_ROOM_BYTES: usize = 2 << 10;
 /// How long what a plugin told without waiting may take.
 pub const TOLD_MS: u64 = 10_000;
 /// Encoded name and password of a request that are decoded without an allocation.
@@ -223,5 +225,7 @@ pub const SHIP_CLOSE_LOOK_MS: u64 = 20;
 pub const SHIP_STATS_TIMEOUT_MS: u64 = 10_000;
 /// How long datagrams go where the name of their destination led, before it is looked up again.
 pub const SHIP_UDP_ADDRESS_KEPT_MS: u64 = 10_000;
+/// How long an idle connection to a collector of spans is kept.
+pub const SHIP_COLLECTOR_IDLE_MS: u64 = 60_000;
 /// Longest answer of a collector that is read.
 pub const SHIP_ANSWER_BYTES_MAX: usize = 1 << 20;

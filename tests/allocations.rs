@@ -129,7 +129,7 @@ fn row(entity: &'static str, fields: Value) -> RowChange {
 }
 
 fn configuration(upstream_port: u16) -> Delta {
-    let [service, route, locked, measured, consumer] = [(); 5].map(|()| Uuid::new_v4().to_string());
+    let [service, route, locked, measured, traced, consumer] = [(); 6].map(|()| Uuid::new_v4().to_string());
     let key_auth = json!({"key_names": ["apikey"], "key_in_header": true, "key_in_query": true, "key_in_body": false,
         "hide_credentials": false, "run_on_preflight": true, "anonymous": null, "realm": null});
     let mut rows = vec![
@@ -145,6 +145,17 @@ fn configuration(upstream_port: u16) -> Delta {
             "plugins",
             json!({"name": "prometheus", "enabled": true, "route": {"id": measured}, "config":
             {"status_code_metrics": true, "bandwidth_metrics": true, "latency_metrics": true, "per_consumer": true}}),
+        ),
+        row("routes", json!({"id": traced, "protocols": ["http"], "paths": ["/traced"], "service": {"id": service}})),
+        row(
+            "plugins",
+            json!({"name": "opentelemetry", "enabled": true, "route": {"id": traced}, "config":
+            {"traces_endpoint": "http://127.0.0.1:1/", "header_type": "jaeger", "queue": {}}}),
+        ),
+        row(
+            "plugins",
+            json!({"name": "zipkin", "enabled": true, "route": {"id": traced}, "config":
+            {"http_endpoint": "http://127.0.0.1:1/", "sample_ratio": 0, "queue": {}}}),
         ),
         row("consumers", json!({"id": consumer, "username": "c"})),
         row("keyauth_credentials", json!({"key": "secret", "consumer": {"id": consumer}})),
@@ -337,6 +348,13 @@ fn a_get_with_a_key_allocates_nothing() {
 #[test]
 fn a_get_that_is_measured_allocates_nothing() {
     check("GET /measured HTTP/1.1\r\nHost: test\r\n\r\n", "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_get_whose_trace_is_passed_on_allocates_nothing() {
+    let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let get = format!("GET /traced HTTP/1.1\r\nHost: test\r\n{trace}\r\n\r\n");
+    check(&get, "HTTP/1.1 200 OK\r\n", "off");
 }
 
 #[test]

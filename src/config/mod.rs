@@ -18,6 +18,7 @@ mod properties;
 mod templates;
 mod texts;
 mod tokens;
+mod tracing;
 mod words;
 
 pub use kind::{Kind, Problem};
@@ -29,4 +30,5 @@ pub use properties::{PROPERTIES, Property, Settings};
 pub use templates::ErrorTemplate;
 pub use texts::{RealIpSource, Secret, User};
 pub use tokens::{RequestHeaders, ResponseHeaders};
+pub use tracing::Instrumented;
 pub use words::{Database, DnsRecord, Driver, ErrorType, LogLevel, Plugins, RouterFlavor, Workers};

@@ -16,6 +16,7 @@ use super::texts::{
     Token, TrustedCertificates,
 };
 use super::tokens::{RequestTokens, ResponseTokens};
+use super::tracing::{Instrumentations, Share};
 use super::words::{
     Databases, DnsOrder, Drivers, ErrorTypes, LogLevels, PluginNames, ResolverFamily, RouterFlavors, WorkerCount,
 };
@@ -258,6 +259,10 @@ properties! {
         proxy_error_log: LogFile = "proxy_error_log", "logs/error.log", restart;
         /// Datagram socket of the local syslog daemon, for the plugin syslog.
         syslog_socket: File = "syslog_socket", "/dev/log", restart;
+        /// What the plugin opentelemetry makes spans of.
+        tracing_instrumentations: Instrumentations = "tracing_instrumentations" | "opentelemetry_tracing", "off", restart;
+        /// The share of traces that it sends, unless its sampling_rate says otherwise.
+        tracing_sampling_rate: Share = "tracing_sampling_rate" | "opentelemetry_tracing_sampling_rate", "0.01", restart;
     }
     "Names" {
         /// DNS servers as ip[:port]; blank takes those of /etc/resolv.conf.

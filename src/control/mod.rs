@@ -165,6 +165,8 @@ impl Control {
             runtime: runtime.handle().clone(),
             reach: reach.clone(),
             syslog_socket: settings.syslog_socket.clone(),
+            node_id: node.id().to_string(),
+            instrumented: settings.tracing_instrumentations,
         };
         let facts = ship::NodeFacts { id: node.id().to_string(), hostname: node.hostname().to_owned() };
         let shipper = Shipper::start(dock, registry, world, facts, consumers_of(store.clone()));

@@ -39,6 +39,8 @@ pub struct Figures {
     pub port: u16,
     pub request_id: [u8; 32],
     pub client_ip: IpAddr,
+    /// The other end of the connection.
+    pub peer_ip: IpAddr,
     /// Whether the response is an upstream's.
     pub from_upstream: bool,
     /// Whether peers were looked for.
@@ -64,6 +66,44 @@ pub struct Try {
     /// Status of the answer, or 502 or 504 for a failed try.
     pub status: u16,
     pub failed: bool,
+}
+
+/// How long a step of the gateway's own took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    pub step: Step,
+    /// From the first byte of the request.
+    pub begun_us: u64,
+    pub took_us: u64,
+}
+
+/// A step that is timed when a plugin wants to know. Plugins stand as their places in the table of plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The search for a route.
+    Router,
+    /// The phase of one plugin.
+    Access(u16),
+    ResponseHead(u16),
+}
+
+impl Step {
+    fn code(self) -> (u8, u16) {
+        match self {
+            Self::Router => (0, 0),
+            Self::Access(kind) => (1, kind),
+            Self::ResponseHead(kind) => (2, kind),
+        }
+    }
+
+    fn of(code: u8, kind: u16) -> Option<Self> {
+        Some(match code {
+            0 => Self::Router,
+            1 => Self::Access(kind),
+            2 => Self::ResponseHead(kind),
+            _ => return None,
+        })
+    }
 }
 
 /// What a plugin configuration wants to have shipped, and its notes of the request.
@@ -98,6 +138,8 @@ pub struct FullRecord<'a> {
     /// Header fields of the request, as plugins left them.
     pub request_fields: Vec<(&'a [u8], &'a [u8])>,
     pub tries: Vec<Try>,
+    /// Empty unless a plugin wanted them.
+    pub timings: Vec<Timing>,
     pub shipments: Vec<Shipment<'a>>,
 }
 
@@ -130,6 +172,7 @@ impl<'b> Writer<'b> {
         writer.batch.extend_from_slice(&f.port.to_le_bytes());
         writer.batch.extend_from_slice(&f.request_id);
         writer.ip(f.client_ip);
+        writer.ip(f.peer_ip);
         writer.batch.push(u8::from(f.from_upstream) | u8::from(f.balanced) << 1);
         for id in [f.consumer, f.credential] {
             writer.batch.extend_from_slice(id.unwrap_or(Uuid::nil()).as_bytes());
@@ -185,6 +228,17 @@ impl<'b> Writer<'b> {
         });
     }
 
+    /// Appends the times of steps.
+    pub fn timings(&mut self, timings: &[Timing]) {
+        self.counted(timings.iter(), |writer, timing| {
+            let (code, kind) = timing.step.code();
+            writer.batch.push(code);
+            writer.batch.extend_from_slice(&kind.to_le_bytes());
+            writer.number(timing.begun_us);
+            writer.number(timing.took_us);
+        });
+    }
+
     /// Appends the shipments; they are the last of a record.
     pub fn shipments<'a>(mut self, shipments: impl Iterator<Item = Shipment<'a>>) {
         self.counted(shipments, |writer, shipment| {
@@ -236,6 +290,7 @@ impl<'a> FullRecord<'a> {
             trace_ids: text(rest)?,
             request_fields: list(rest, |rest| Some((text(rest)?, text(rest)?)))?,
             tries: list(rest, a_try)?,
+            timings: list(rest, a_timing)?,
             shipments: list(rest, |rest| {
                 let plugin = uuid(rest)?;
                 let numbers = [number(rest)?, number(rest)?, number(rest)?, number(rest)?];
@@ -283,7 +338,7 @@ fn figures(rest: &mut &[u8]) -> Option<Figures> {
     ] = numbers;
     let (status, port) = (short(rest)?, short(rest)?);
     let request_id = take(rest, 32)?.try_into().ok()?;
-    let client_ip = ip(rest)?;
+    let (client_ip, peer_ip) = (ip(rest)?, ip(rest)?);
     let flags = take(rest, 1)?[0];
     let (consumer, credential) = (uuid(rest)?, uuid(rest)?);
     Some(Figures {
@@ -299,6 +354,7 @@ fn figures(rest: &mut &[u8]) -> Option<Figures> {
         port,
         request_id,
         client_ip,
+        peer_ip,
         from_upstream: flags & 1 != 0,
         balanced: flags & 2 != 0,
         consumer: Some(consumer).filter(|id| !id.is_nil()),
@@ -312,6 +368,11 @@ fn a_try(rest: &mut &[u8]) -> Option<Try> {
     let connect_us = Some(connect_us).filter(|us| *us != NEVER);
     let (took_us, whole_us, status, failed) = (number(rest)?, number(rest)?, short(rest)?, take(rest, 1)?[0] != 0);
     Some(Try { addr, started_unix_us, chosen_us, connect_us, took_us, whole_us, status, failed })
+}
+
+fn a_timing(rest: &mut &[u8]) -> Option<Timing> {
+    let step = Step::of(take(rest, 1)?[0], short(rest)?)?;
+    Some(Timing { step, begun_us: number(rest)?, took_us: number(rest)? })
 }
 
 fn list<'a, T>(rest: &mut &'a [u8], mut read: impl FnMut(&mut &'a [u8]) -> Option<T>) -> Option<Vec<T>> {
@@ -370,6 +431,7 @@ mod tests {
             port: 8000,
             request_id: [b'f'; 32],
             client_ip: ip,
+            peer_ip: ip,
             from_upstream: true,
             balanced: false,
             consumer: Some(Uuid::from_u128(5)),
@@ -388,6 +450,7 @@ mod tests {
         }
         writer.fields([(&b"Host"[..], &b"h.x"[..]), (b"X", b"")].into_iter());
         writer.tries(tries);
+        writer.timings(&[Timing { step: Step::Access(7), begun_us: 1, took_us: 2 }]);
         let shipment = Shipment { plugin: Uuid::from_u128(9), numbers: [1, 2, 3, 4], bytes: b"notes" };
         writer.shipments([shipment].into_iter());
     }
@@ -417,6 +480,7 @@ mod tests {
         assert_eq!(second.request_field("host"), Some(&b"h.x"[..]));
         let fields: Vec<_> = second.response_fields().collect();
         assert_eq!(fields, [(&b"Date"[..], &b"today"[..]), (b"X-A", b"1")]);
+        assert_eq!(second.timings, [Timing { step: Step::Access(7), begun_us: 1, took_us: 2 }]);
         assert_eq!(second.shipments[0].numbers, [1, 2, 3, 4]);
         assert_eq!(second.shipments[0].bytes, b"notes");
         assert!(FullRecord::next(&mut rest).is_none() && rest.is_empty());

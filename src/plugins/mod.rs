@@ -17,6 +17,7 @@ pub mod grants;
 pub mod http_log;
 pub mod ldap;
 pub mod loggly;
+pub mod opentelemetry;
 pub mod queue;
 pub mod recent;
 pub mod redis;
@@ -28,7 +29,9 @@ pub mod statsd;
 pub mod syncing;
 pub mod syslog;
 pub mod tcp_log;
+pub mod trace;
 pub mod view;
+pub mod zipkin;
 
 mod acl;
 mod authenticate;
@@ -107,6 +110,7 @@ pub static PLUGINS: &[&Kind] = &[
     &ldap_auth::KIND,
     &loggly::KIND,
     &oauth2::KIND,
+    &opentelemetry::KIND,
     &prometheus::KIND,
     &rate_limiting::KIND,
     &redirect::KIND,
@@ -120,6 +124,7 @@ pub static PLUGINS: &[&Kind] = &[
     &syslog::KIND,
     &tcp_log::KIND,
     &udp_log::KIND,
+    &zipkin::KIND,
 ];
 
 /// One plugin: what the Admin API knows of it and how a configuration of it is compiled.
@@ -195,6 +200,11 @@ pub trait Plugin: Send + Sync {
         false
     }
 
+    /// Whether the times of the phases of a request are wanted.
+    fn traces(&self) -> bool {
+        false
+    }
+
     /// Whether `access` looks at the request body, which is then read first (as far as it fits in memory).
     fn reads_body(&self) -> bool {
         false
@@ -256,6 +266,7 @@ mod tests {
             ("ldap-auth", 1200),
             ("loggly", 6),
             ("oauth2", 1400),
+            ("opentelemetry", 14),
             ("prometheus", 13),
             ("rate-limiting", 910),
             ("redirect", 779),
@@ -269,6 +280,7 @@ mod tests {
             ("syslog", 4),
             ("tcp-log", 7),
             ("udp-log", 8),
+            ("zipkin", 100_000),
         ];
         for kind in PLUGINS {
             assert!(known.contains(&(kind.schema.name, kind.priority)), "{}", kind.schema.name);

@@ -48,9 +48,13 @@ macro_rules! fields {
 }
 
 static RECORD: Record = Record::of(fields!(1));
+static RECORD_OF_200: Record = Record::of(fields!(200));
 
 /// The field `queue`.
 pub(super) const QUEUE: Field = Field::record("queue", &RECORD).required();
+
+/// The same, where many entries go together.
+pub(super) const QUEUE_OF_200: Field = Field::record("queue", &RECORD_OF_200).required();
 
 /// A field from before there was `queue`.
 macro_rules! old_field {
@@ -90,6 +94,8 @@ pub(super) use old_field;
 /// The fields that the old ones set, and the values of the old ones that mean nothing.
 const OLD_BATCH_MAX: (&str, f64) = ("queue_size", 1.0);
 const OLD_COALESCING: (&str, f64) = ("flush_timeout", 2.0);
+const OLD_SPANS_MAX: (&str, f64) = ("batch_span_count", 200.0);
+const OLD_SPANS_DELAY: (&str, f64) = ("batch_flush_delay", 3.0);
 
 /// A map of Lua functions: there for the schema, refused when used.
 pub(super) const CUSTOM_FIELDS: Field = {
@@ -142,6 +148,18 @@ impl QueueRules {
             first_retry_after: seconds("initial_retry_delay", 0.01),
             retry_after_max: seconds("max_retry_delay", 60.0),
             each_alone: number("concurrency_limit", 1.0) == -1.0,
+        }
+    }
+
+    /// As [`Self::of`], with the old fields of opentelemetry.
+    pub(super) fn of_spans(config: &Map<String, Value>) -> Self {
+        let old = |(name, nothing)| settings::number(config, name).filter(|given| *given != nothing);
+        let rules = Self::of(config);
+        Self {
+            batch_max: old(OLD_SPANS_MAX).map_or(rules.batch_max, |max| max.max(1.0) as usize),
+            coalescing: old(OLD_SPANS_DELAY)
+                .map_or(rules.coalescing, |delay_s| Duration::from_secs_f64(delay_s.clamp(0.0, 3600.0))),
+            ..rules
         }
     }
 

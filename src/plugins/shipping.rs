@@ -8,9 +8,11 @@ use crate::plugins::datadog::Datadog;
 use crate::plugins::file_log::FileLog;
 use crate::plugins::http_log::HttpLog;
 use crate::plugins::loggly::Loggly;
+use crate::plugins::opentelemetry::Collector;
 use crate::plugins::statsd::Statsd;
 use crate::plugins::syslog::Syslog;
 use crate::plugins::tcp_log::TcpLog;
+use crate::plugins::zipkin::Zipkin;
 
 /// A destination. A new one is a variant and a sink of the control plane.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,10 +21,12 @@ pub enum Shipping {
     File(FileLog),
     Http(HttpLog),
     Loggly(Loggly),
+    OpenTelemetry(Collector),
     Statsd(Statsd),
     Syslog(Syslog),
     Tcp(TcpLog),
     Udp(Udp),
+    Zipkin(Zipkin),
 }
 
 /// Where datagrams go.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::config::Instrumented;
 use crate::entity::basicauth_credential::password_hash;
 use crate::http::fields::Fields;
 use crate::http::head::RequestHead;
@@ -121,6 +122,8 @@ impl Exchange {
                 counts: CoreCounts::default(),
                 series: CoreSeries::default(),
                 recent: RefCell::new(Recent::new(100)),
+                instrumented: Instrumented::default(),
+                sampling_rate: 0.0,
             },
             captures: None,
             route: None,

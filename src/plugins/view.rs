@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::config::Instrumented;
 use crate::http::fields::Fields;
 use crate::http::head::Method;
 use crate::http::head::Version;
@@ -51,6 +52,9 @@ pub struct CoreFacts {
     pub series: CoreSeries,
     /// What servers said of credentials lately.
     pub recent: RefCell<Recent>,
+    /// What is traced, and the share of traces that is sent.
+    pub instrumented: Instrumented,
+    pub sampling_rate: f64,
 }
 
 /// The client's connection.
@@ -140,6 +144,8 @@ pub struct Notes {
     pub bytes: Vec<u8>,
     /// What `response_head` wanted of the body.
     pub body: BodyUse,
+    /// Set by a plugin that ships: not this request.
+    pub unshipped: bool,
 }
 
 impl Notes {
@@ -148,6 +154,7 @@ impl Notes {
         self.numbers = [0; 4];
         self.bytes.clear();
         self.body = BodyUse::Pass;
+        self.unshipped = false;
     }
 }
 

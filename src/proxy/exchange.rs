@@ -37,6 +37,7 @@ use crate::proxy::core::Rules;
 use crate::proxy::fault::Fault;
 use crate::proxy::timeline::Phase;
 use crate::proxy::timeline::Timeline;
+use crate::proxy::timeline::Timings;
 use crate::router::Hit;
 use crate::router::Query;
 use crate::router::gates;
@@ -110,6 +111,8 @@ pub struct Exchange {
     pub tries: Vec<Try>,
     /// What its time was spent in, of a request that asks for it.
     pub timeline: Option<Box<Timeline>>,
+    /// The same for plugins that trace.
+    pub timings: Timings,
     /// Whether peers were looked for.
     pub balanced: bool,
     /// Whether the response is an upstream's.
@@ -179,6 +182,7 @@ impl Exchange {
             sent_head,
             tries,
             timeline,
+            timings,
             balanced,
             from_upstream,
             replied_us,
@@ -228,6 +232,7 @@ impl Exchange {
         sent_head.clear();
         tries.clear();
         *timeline = None;
+        timings.clear();
         *balanced = false;
         *from_upstream = false;
         *replied_us = None;
@@ -296,6 +301,7 @@ impl Job<'_> {
         let x = &mut *self.x;
         // The clock was asked when the bytes of the head began to be read.
         x.started_us = self.core.clock.now_us();
+        x.timings.wanted = self.core.facts.instrumented.any();
         x.request_id = request_id(self.core.random.bits(), self.core.random.bits());
         self.core.counters.requests.add();
         self.client.facts.requests += 1;
@@ -468,12 +474,15 @@ impl Exchange {
     /// Keeps the response head that stands in `out`, for those who tell of it afterwards.
     pub fn keep_sent_head(&mut self) {
         self.sent_head.clear();
+        // Heads differ by some digits; room for more than this one keeps the next from growing it.
+        self.sent_head.reserve(self.out.bytes().len().max(limits::SENT_HEAD_ROOM_BYTES));
         self.sent_head.extend_from_slice(self.out.bytes());
     }
 
     /// Notes that a configuration takes part in the later phases.
     pub fn collect(&mut self, placed: Rc<Placed>) {
         self.ships |= placed.instance.plugin.ships().is_some();
+        self.timings.wanted |= placed.instance.plugin.traces();
         self.collected.push(placed);
         if self.notes.len() < self.collected.len() {
             self.notes.push(Notes::default());

@@ -14,9 +14,12 @@ use crate::metrics::record;
 use crate::metrics::record::push_joined;
 use crate::metrics::record::push_text;
 use crate::metrics::record::push_tries;
+use crate::plugins::chain::Placed;
 use crate::plugins::view;
+use crate::plugins::view::Notes;
 use crate::proxy::core::Logged;
 use crate::proxy::core::LoggedText;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Job;
 use crate::router::matcher::header_name_matches;
 
@@ -30,7 +33,9 @@ impl Job<'_> {
         if !self.x.collected.is_empty() {
             self.run_log(self.figures(now_us));
         }
-        if self.x.ships {
+        // A log phase may have decided against it.
+        let ships = |x: &Exchange| x.collected.iter().zip(&x.notes).any(|(placed, notes)| ships(placed, notes));
+        if self.x.ships && ships(self.x) {
             self.record_full(now_us);
         }
         if let Some(logged) = &self.rules.logged {
@@ -121,6 +126,7 @@ impl Job<'_> {
             port: self.port(),
             request_id: x.request_id,
             client_ip: x.client_ip.unwrap_or(self.client.facts.peer.ip()),
+            peer_ip: self.client.facts.peer.ip(),
             from_upstream: x.from_upstream,
             balanced: x.balanced,
             consumer: x.identity.consumer,
@@ -146,8 +152,8 @@ impl Job<'_> {
             writer.text(&x.told.trace_ids);
             writer.fields(x.head.fields.iter(src).map(|field| (field.name, field.value)));
             writer.tries(&x.tries);
-            let shipping =
-                x.collected.iter().zip(&x.notes).filter(|(placed, _)| placed.instance.plugin.ships().is_some());
+            writer.timings(x.timings.list());
+            let shipping = x.collected.iter().zip(&x.notes).filter(|(placed, notes)| ships(placed, notes));
             writer.shipments(shipping.map(|(placed, notes)| Shipment {
                 plugin: placed.instance.id,
                 numbers: notes.numbers,
@@ -155,4 +161,9 @@ impl Job<'_> {
             }));
         });
     }
+}
+
+/// Whether a configuration sends the record of this request somewhere.
+fn ships(placed: &Placed, notes: &Notes) -> bool {
+    !notes.unshipped && placed.instance.plugin.ships().is_some()
 }

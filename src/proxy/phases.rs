@@ -98,6 +98,7 @@ impl Job<'_> {
             None => (&mut x.reply.fields, &[][..]),
         };
         let mut drop_body = false;
+        let clock = &self.core.clock;
         for (placed, notes) in x.collected.iter().zip(&mut x.notes) {
             notes.body = BodyUse::Pass;
             let mut view = ResponseView {
@@ -117,14 +118,18 @@ impl Job<'_> {
                 now_unix_ms: self.core.clock.unix_us() / 1000,
                 asking: &mut x.asking,
             };
-            let since_us = x.timeline.is_some().then(|| self.core.clock.refresh());
+            let since_us = (x.timings.wanted || x.timeline.is_some()).then(|| clock.refresh());
             placed.instance.plugin.response_head(&mut view);
-            if let (Some(since_us), Some(timeline)) = (since_us, &mut x.timeline) {
-                let us = self.core.clock.refresh().saturating_sub(since_us);
-                timeline.note(Phase::HeaderFilter, placed.instance.kind, us);
-            }
             (x.status, drop_body) = (view.status, view.drop_body);
             x.body_use = x.body_use.max(notes.body);
+            if let Some(since_us) = since_us {
+                let us = clock.refresh().saturating_sub(since_us);
+                let kind = placed.instance.kind;
+                x.timings.note(since_us.saturating_sub(x.started_us), us, Phase::HeaderFilter, Some(kind));
+                if let Some(timeline) = &mut x.timeline {
+                    timeline.note(Phase::HeaderFilter, Some(kind), us);
+                }
+            }
         }
         drop_body
     }

@@ -7,6 +7,8 @@ use std::cell::Cell;
 use crate::http::encode::push_u64;
 use crate::http::known::Known;
 use crate::limits;
+use crate::metrics::full_record::Step;
+use crate::metrics::full_record::Timing;
 use crate::plugins::KindIdx;
 use crate::plugins::PLUGINS;
 use crate::plugins::ask::Question;
@@ -39,6 +41,40 @@ pub struct Timeline {
     whole: bool,
 }
 
+/// When steps began and how long they took, for plugins that trace. Reused from request to request.
+#[derive(Default)]
+pub struct Timings {
+    pub wanted: bool,
+    list: Vec<Timing>,
+}
+
+impl Timings {
+    /// In order of their ends.
+    pub fn list(&self) -> &[Timing] {
+        &self.list
+    }
+
+    /// Forgets all, keeps the memory.
+    pub fn clear(&mut self) {
+        self.wanted = false;
+        self.list.clear();
+    }
+
+    /// Notes a step, if they are wanted, that began so long after the request did.
+    pub fn note(&mut self, begun_us: u64, took_us: u64, phase: Phase, plugin: Option<KindIdx>) {
+        let step = match (phase, plugin) {
+            (Phase::Router, _) => Step::Router,
+            (Phase::Access, Some(kind)) => Step::Access(kind.0),
+            (Phase::HeaderFilter, Some(kind)) => Step::ResponseHead(kind.0),
+            // Tries have times of their own, and no plugin rewrites.
+            _ => return,
+        };
+        if self.wanted {
+            self.list.push(Timing { step, begun_us, took_us });
+        }
+    }
+}
+
 /// The times that every request has, in microseconds of the core's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
@@ -56,9 +92,9 @@ impl Timeline {
         Self { spans: Vec::with_capacity(16), logged: Cell::new(logged), whole }
     }
 
-    /// Notes the time that a plugin took.
-    pub fn note(&mut self, phase: Phase, plugin: KindIdx, us: u64) {
-        self.spans.push(Span { phase, plugin: Some(plugin), us });
+    /// Notes the time that a plugin, or a phase itself, took.
+    pub fn note(&mut self, phase: Phase, plugin: Option<KindIdx>, us: u64) {
+        self.spans.push(Span { phase, plugin, us });
     }
 
     fn total_us(&self, phase: Phase) -> u64 {
@@ -195,15 +231,17 @@ impl Job<'_> {
     /// The time now, if this request is measured.
     #[inline]
     pub fn stopwatch(&self) -> Option<u64> {
-        self.x.timeline.is_some().then(|| self.core.clock.refresh())
+        (self.x.timings.wanted || self.x.timeline.is_some()).then(|| self.core.clock.refresh())
     }
 
     /// Notes what the time since then was spent in.
     #[inline]
     pub fn note_time(&mut self, since_us: Option<u64>, phase: Phase, plugin: Option<KindIdx>) {
-        if let (Some(since_us), Some(timeline)) = (since_us, &mut self.x.timeline) {
-            let us = self.core.clock.refresh().saturating_sub(since_us);
-            timeline.spans.push(Span { phase, plugin, us });
+        let Some(since_us) = since_us else { return };
+        let us = self.core.clock.refresh().saturating_sub(since_us);
+        self.x.timings.note(since_us.saturating_sub(self.x.started_us), us, phase, plugin);
+        if let Some(timeline) = &mut self.x.timeline {
+            timeline.note(phase, plugin, us);
         }
     }
 

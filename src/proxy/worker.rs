@@ -168,6 +168,8 @@ async fn run(seed: Seed) {
         counts: CoreCounts::new(node.counts),
         series: CoreSeries::new(counters.clone()),
         recent: RefCell::new(Recent::new(limits::RECENT_FINDINGS_PER_CORE_MAX)),
+        instrumented: settings.tracing_instrumentations,
+        sampling_rate: settings.tracing_sampling_rate,
     };
     let acknowledge = outbox.acknowledge.clone();
     let core =

@@ -43,6 +43,7 @@ mod slow_clients;
 mod smuggling;
 mod splits;
 mod spooled_bodies;
+mod tracing;
 mod upstream_connections;
 mod walkthrough;
 mod websocket;

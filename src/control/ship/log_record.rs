@@ -265,6 +265,7 @@ pub mod tests {
             port: 8000,
             request_id: [b'f'; 32],
             client_ip: Ipv4Addr::LOCALHOST.into(),
+            peer_ip: Ipv4Addr::LOCALHOST.into(),
             from_upstream: true,
             balanced: true,
             consumer: Some(Uuid::from_u128(5)),
@@ -298,6 +299,7 @@ pub mod tests {
             trace_ids: b"w3c=0af7",
             request_fields: vec![(b"Host", b"h.test"), (b"Authorization", b"Basic eA=="), (b"X-\xff", b"1")],
             tries: vec![Try { status: 502, failed: true, ..a_try }, a_try],
+            timings: Vec::new(),
             shipments: Vec::new(),
         }
     }

@@ -10,7 +10,9 @@ mod http_log;
 mod line;
 mod log_record;
 mod loggly;
+mod opentelemetry;
 mod outlet;
+mod protobuf;
 mod queue;
 pub mod registry;
 mod seen;
@@ -19,6 +21,7 @@ mod syslog;
 mod tcp;
 mod udp;
 mod when;
+mod zipkin;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -36,6 +39,7 @@ use ahash::AHashMap;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use crate::config::Instrumented;
 use crate::control::reach::Reach;
 use crate::control::ship::outlet::Outlet;
 use crate::control::ship::outlet::Outlets;
@@ -83,6 +87,9 @@ pub struct World {
     pub reach: Arc<Reach>,
     /// The socket of the local syslog daemon.
     pub syslog_socket: PathBuf,
+    pub node_id: String,
+    /// What there are spans of.
+    pub instrumented: Instrumented,
 }
 
 /// Finds the JSON text of a consumer.

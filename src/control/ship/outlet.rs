@@ -13,6 +13,7 @@ use crate::control::ship::datadog;
 use crate::control::ship::file;
 use crate::control::ship::http_log;
 use crate::control::ship::loggly;
+use crate::control::ship::opentelemetry;
 use crate::control::ship::queue::Deliver;
 use crate::control::ship::queue::Queue;
 use crate::control::ship::seen::Seen;
@@ -20,6 +21,7 @@ use crate::control::ship::statsd;
 use crate::control::ship::syslog;
 use crate::control::ship::tcp;
 use crate::control::ship::udp;
+use crate::control::ship::zipkin;
 use crate::metrics::full_record::Shipment;
 use crate::plugins::Instance;
 use crate::plugins::PLUGINS;
@@ -131,10 +133,12 @@ fn way(shipping: &Shipping, world: &World) -> Way {
         Shipping::File(config) => file::way(config),
         Shipping::Http(config) => http_log::way(config, world),
         Shipping::Loggly(config) => loggly::way(config, world),
+        Shipping::OpenTelemetry(config) => opentelemetry::way(config, world),
         Shipping::Statsd(config) => statsd::way(config, world),
         Shipping::Syslog(config) => syslog::way(config, world),
         Shipping::Tcp(config) => tcp::way(config, world),
         Shipping::Udp(config) => udp::way(config, world),
+        Shipping::Zipkin(config) => zipkin::way(config, world),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod dnsmasq;
 pub mod exposition;
 pub mod gateway;
 pub mod nginx;
+pub mod otlp;
 pub mod peer;
 pub mod port;
 pub mod process;
