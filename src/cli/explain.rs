@@ -126,7 +126,11 @@ fn rendered(body: &Value) -> String {
             other => plain(other),
         };
         let open = if plugin["depends_on_consumer"] == true { "; consumers have their own" } else { "" };
-        line(0, "plugin", &format!("{} {scope}{open}", plain(&plugin["name"])));
+        let access = match plugin["access"].as_str() {
+            Some("ran") | None => String::new(),
+            Some(other) => format!("; {other}"),
+        };
+        line(0, "plugin", &format!("{} {scope}{open}{access}", plain(&plugin["name"])));
     }
     if !body["service"].is_null() {
         let service = &body["service"];
@@ -159,6 +163,15 @@ fn rendered(body: &Value) -> String {
     }
     match &body["answer"] {
         answer if answer["by"] == "upstream" => line(0, "answer", "by the upstream"),
+        answer if answer["by"] == "plugin" => {
+            let text = format!(
+                "{} by the plugin {}: {}",
+                answer["status"],
+                plain(&answer["plugin"]),
+                plain(&answer["message"])
+            );
+            line(0, "answer", text.trim_end_matches([' ', ':']));
+        }
         answer => line(0, "answer", &format!("{} {}", answer["status"], plain(&answer["message"]))),
     }
     out

@@ -47,6 +47,10 @@ pub static FIXED: &[Fixed] = &[
 static MEANINGLESS: &[(&str, &str)] = &[
     ("nginx_daemon", "ringway stays in the foreground; a service manager keeps it running"),
     ("nginx_*", "there is no nginx underneath that would read the directive"),
+    (
+        "lua_max_*",
+        "the router and plugins see every header and argument; client_head_fields_max bounds what is accepted",
+    ),
     ("lua_*", "there is no Lua underneath"),
     ("untrusted_lua*", "there is no Lua underneath"),
     ("openresty_path", "there is no OpenResty underneath"),

@@ -233,7 +233,8 @@ impl Job<'_> {
 
     /// Receives what is still to come into a file, as long as there is room.
     async fn spool_body(&mut self) -> Result<(), Fault> {
-        if self.x.body.complete {
+        // A file that could not take all of it is full; what is not in it is streamed.
+        if self.x.body.complete || self.x.body.spool.is_some() {
             return Ok(());
         }
         let settings = &self.rules.settings;

@@ -320,7 +320,7 @@ impl Job<'_> {
         if links.chain.reads_body() {
             self.gather_body().await?;
         }
-        if self.access(&links).await == Verdict::Reply {
+        if self.access(&links).await? == Verdict::Reply {
             return Err(Fault::Reply);
         }
         let Some(service) = links.service.clone() else {

@@ -19,6 +19,7 @@ use crate::plugins::view::View;
 use crate::proxy::core::Core;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::exchange::Job;
+use crate::proxy::fault::Fault;
 use crate::proxy::timeline::Phase;
 use crate::state::core::Links;
 use crate::state::request::Captured;
@@ -41,10 +42,13 @@ impl Job<'_> {
 
     /// Runs the access phases in order. After an answer the rest is only chosen, for the later phases
     /// (spec/plugins.md A.5).
-    pub async fn access(&mut self, links: &Links) -> Verdict {
+    ///
+    /// # Errors
+    /// What ended the request meanwhile.
+    pub async fn access(&mut self, links: &Links) -> Result<Verdict, Fault> {
         let mut verdict = Verdict::Continue;
         if links.chain.is_empty() {
-            return verdict;
+            return Ok(verdict);
         }
         let directory = self.core.state.borrow().directory();
         let route = self.x.route.as_ref().map(|route| route.spec.id);
@@ -57,6 +61,7 @@ impl Job<'_> {
             self.x.collect(placed.clone());
             if verdict == Verdict::Continue {
                 let since_us = self.stopwatch();
+                let limit = self.x.body_bytes_max;
                 let plugin = &placed.instance.plugin;
                 let mut notes = std::mem::take(&mut self.x.notes[at]);
                 verdict = self.with_view(links, &directory, placed.scope, &mut notes, |view| plugin.access(view));
@@ -67,10 +72,17 @@ impl Job<'_> {
                         self.with_view(links, &directory, scope, &mut notes, |view| plugin.answered(view, answer));
                 }
                 self.x.notes[at] = notes;
+                if self.x.body_bytes_max != limit && verdict == Verdict::Continue {
+                    // Who comes after this plugin has nothing to do with a body that is too long.
+                    verdict = match self.gather_body().await {
+                        Err(Fault::Reply) => Verdict::Reply,
+                        gathered => gathered.map(|()| Verdict::Continue)?,
+                    };
+                }
                 self.note_time(since_us, Phase::Access, Some(placed.instance.kind));
             }
         }
-        verdict
+        Ok(verdict)
     }
 
     /// Puts the question that a plugin left, and waits.

@@ -71,15 +71,18 @@ impl Compiled {
         }
     }
 
-    /// The capture groups of the regex path that won: None without a regex or without groups in it (spec/router.md
-    /// section 6). `path` is the path that was matched. Meant for the plugins that ask: it allocates, and may wait
+    /// The capture groups of the regex path that won, or of an expression's regex on the path: None without a regex or
+    /// without groups in it (spec/router.md section 6). `path` is the path that was matched. Meant for the plugins that ask: it allocates, and may wait
     /// for another core that uses the same regex in this moment.
     pub fn captures<'a>(&'a self, hit: &Hit, path: &'a [u8]) -> Option<Captures<'a>> {
-        let Some(PathGroup::Regex(members)) = self.matchers.get(usize::from(hit.matcher)).map(|m| &m.group) else {
-            return None;
+        let groups = match &self.matchers.get(usize::from(hit.matcher))?.group {
+            PathGroup::Regex(members) => {
+                members.iter().find(|member| Some(member.position) == hit.path)?.regex.captures(path)?
+            }
+            PathGroup::Expression(program) => program.captures(path)?,
+            PathGroup::Any | PathGroup::Plain(_) => return None,
         };
-        let member = members.iter().find(|member| Some(member.position) == hit.path)?;
-        Some(Captures { path, groups: member.regex.captures(path)? })
+        Some(Captures { path, groups })
     }
 }
 

@@ -92,6 +92,16 @@ impl TextRegex {
         Some(self.regex.find(value)?.len())
     }
 
+    /// None when the pattern has no groups, or does not match.
+    pub fn captures(&self, value: &[u8]) -> Option<Captures> {
+        if self.regex.captures_len() < 2 {
+            return None;
+        }
+        let mut captures = self.regex.create_captures();
+        self.regex.captures(value, &mut captures);
+        captures.is_match().then_some(captures)
+    }
+
     pub fn literal_start(&self) -> Box<[u8]> {
         self.literal_start.clone()
     }

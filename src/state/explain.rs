@@ -1,5 +1,6 @@
 //! What would become of a request: the functions that serve one, asked in the same order and without a connection.
-//! Never: runs a plugin, claims a trial, moves a turn on: a request that is explained leaves no trace.
+//! Never: runs a plugin that does more than change or answer the request, claims a trial, moves a turn on: a request that is
+//! explained leaves no trace.
 //! Always: what is told is what this core would do next.
 
 use std::cell::Cell;
@@ -12,7 +13,6 @@ use crate::balancer::Ask;
 use crate::balancer::Tried;
 use crate::config::Settings;
 use crate::config::port_seen;
-use crate::http::encode::push_u64;
 use crate::http::framing::Framing;
 use crate::http::framing::request_framing;
 use crate::http::head::Method;
@@ -27,8 +27,8 @@ use crate::http::upstream_head::UpstreamName;
 use crate::http::upstream_path::UpstreamPath;
 use crate::plugins::Instance;
 use crate::plugins::KindIdx;
+use crate::plugins::Verdict;
 use crate::plugins::chain::Scope;
-use crate::plugins::view::Identity;
 use crate::router::Hit;
 use crate::router::Query;
 use crate::router::gates::Arrival;
@@ -45,8 +45,11 @@ use crate::state::request::HeadFields;
 use crate::state::request::client_of;
 use crate::state::request::read_aim;
 use crate::state::request::request_limits;
+use crate::state::scratch::Around;
+use crate::state::scratch::Scratch;
 use crate::state::spec::RouteSpec;
 use crate::state::spec::ServiceSpec;
+use crate::stdx::clock;
 use crate::stdx::random::Random;
 
 /// A request that an operator asks about.
@@ -100,6 +103,20 @@ pub struct Step {
     pub chosen: Option<(Arc<Instance>, Scope)>,
     /// Whether another configuration may run once a consumer is known.
     pub depends_on_consumer: bool,
+    pub access: Access,
+}
+
+/// What came of the access phase of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// It ran, and what it changed is in what is told of the upstream.
+    Ran,
+    /// It ran and gave the answer.
+    Answers { status: u16, message: String },
+    /// It was not asked: what it does is more than to change the request, or no request is told of.
+    NotRun,
+    /// An earlier one gave the answer.
+    NotReached,
 }
 
 /// Where a request would be sent.
@@ -134,14 +151,28 @@ pub fn explain(
     };
     let gate = route.spec.gates.check(arrived.arrival());
     let links = if gate == Gate::Open { state.links(&route) } else { state.links_unmatched() };
-    let plugins = match gate {
-        Gate::Open => steps(state, &links, &route.spec, arrived.asked.consumer),
-        _ => global_steps(&links),
-    };
     let spec = route.spec.clone();
     let service = links.service.as_deref();
-    let forwarded =
-        service.and_then(|service| forward(state, settings, &arrived, (&spec, hit), service, (now_ms, random)));
+    let mut scratch = Scratch::new(settings, &arrived);
+    let plugins = match gate {
+        Gate::Open => {
+            let directory = state.directory();
+            let around = Around {
+                arrived: &arrived,
+                directory: &directory,
+                route: &spec,
+                hit,
+                service: service.map(|service| &*service.spec),
+                now_unix_ms: clock::unix_ms(),
+            };
+            steps(state, &links, &around, &mut scratch)
+        }
+        _ => global_steps(&links),
+    };
+    let is_sent = gate == Gate::Open && !plugins.iter().any(|step| matches!(step.access, Access::Answers { .. }));
+    let forwarded = service
+        .filter(|_| is_sent)
+        .and_then(|service| forward(state, settings, &arrived, &mut scratch, (&spec, hit), service, (now_ms, random)));
     let service = service.map(|service| service.spec.clone());
     Ok(Explained { version, arrived, matched: Some((spec, hit)), gate, service, plugins, forwarded })
 }
@@ -205,49 +236,67 @@ fn global_steps(links: &Links) -> Vec<Step> {
         kind: instance.kind,
         chosen: Some((instance.clone(), scope)),
         depends_on_consumer: false,
+        access: Access::NotRun,
     };
     placed.map(|placed| step(&placed.instance, placed.scope)).collect()
 }
 
-fn steps(state: &CoreState, links: &Links, route: &RouteSpec, consumer: Option<Uuid>) -> Vec<Step> {
+/// The turns of plugins, in their order; those that are pure have theirs.
+fn steps(state: &CoreState, links: &Links, around: &Around<'_>, scratch: &mut Scratch) -> Vec<Step> {
     let service = links.service.as_ref().map(|service| service.spec.id);
-    let step = |entry| {
-        let placed = state.plugins().resolve(entry, Some(route.id), service, consumer);
-        Step {
+    let (mut steps, mut answered) = (Vec::new(), false);
+    for entry in links.chain.entries() {
+        let consumer = scratch.identity.consumer;
+        let placed = state.plugins().resolve(entry, Some(around.route.id), service, consumer);
+        let access = match &placed {
+            Some(_) if answered => Access::NotReached,
+            Some(placed) if placed.instance.plugin.is_pure() => {
+                match scratch.run(around, &placed.instance, placed.scope) {
+                    Verdict::Reply => {
+                        answered = true;
+                        let message = String::from_utf8_lossy(&scratch.reply.text).into_owned();
+                        Access::Answers { status: scratch.reply.status, message }
+                    }
+                    _ => Access::Ran,
+                }
+            }
+            _ => Access::NotRun,
+        };
+        steps.push(Step {
             kind: entry.kind,
             chosen: placed.map(|placed| (placed.instance.clone(), placed.scope)),
             depends_on_consumer: entry.depends_on_consumer() && consumer.is_none(),
-        }
-    };
-    links.chain.entries().iter().map(step).collect()
+            access,
+        });
+    }
+    steps
 }
 
 fn forward(
     state: &CoreState,
     settings: &Settings,
     arrived: &Arrived,
+    scratch: &mut Scratch,
     (route, hit): (&RouteSpec, Hit),
     service: &Service,
     (now_ms, random): (u64, &Random),
 ) -> Option<Forwarded> {
     let peers = state.peers(service)?;
     let src = &arrived.asked.head;
-    let query = arrived.aim.query.map(|span| span.of(src));
     let hash = peers.set.hash_on().map_or(0, |on| {
-        let identity = Identity { consumer: arrived.asked.consumer, ..Identity::default() };
         let hashable = Hashable {
-            identity: &identity,
+            identity: &scratch.identity,
             client_ip: Some(arrived.client.ip()),
-            fields: &arrived.head.fields,
+            fields: &scratch.head.fields,
             src,
             path: &arrived.path,
-            query: query.unwrap_or(&[]),
+            query: scratch.query(arrived).unwrap_or(&[]),
             route: Some((route, &hit)),
             random,
         };
         hashable.hash(on, &mut Vec::new(), &mut Vec::new())
     });
-    let may_repeat = arrived.head.method.may_repeat();
+    let may_repeat = Method::of(scratch.method(src)).may_repeat();
     let (mut tried, mut order, mut lack) = (Tried::default(), Vec::new(), None);
     // A copy: what is only asked for takes nobody's turn.
     let turn = Cell::new(peers.turn().get());
@@ -267,20 +316,13 @@ fn forward(
     }
     let mut head = Vec::new();
     if let Some(peer) = order.first().and_then(|first| peers.set.peers().get(*first)) {
-        let mut fields = RequestHead::default();
-        // Parsed anew, since what does not travel is taken out of it.
-        let _ = parse_request(src, &request_limits(settings), &mut fields);
-        if let Some(left) = hop::max_forwards(&fields, src).filter(|_| fields.method == Method::Options) {
-            let mut text = Vec::new();
-            push_u64(&mut text, left.saturating_sub(1));
-            fields.fields.set(Known::MaxForwards, &text);
-        }
-        let opens_websocket = hop::opens_websocket(&fields, src);
-        hop::strip_request(&mut fields.fields, src);
+        let opens_websocket = hop::opens_websocket(&scratch.head, src);
+        hop::strip_request(&mut scratch.head.fields, src);
+        let scratch = &*scratch;
         let sent = UpstreamHead {
-            method: fields.method_span.of(src),
-            version: fields.version,
-            fields: &fields.fields,
+            method: scratch.method(src),
+            version: scratch.head.version,
+            fields: &scratch.head.fields,
             src,
             target: UpstreamPath {
                 base: service.spec.path.as_bytes(),
@@ -288,14 +330,14 @@ fn forward(
                 matched_len: hit.matched_len,
                 strip: route.strip_path,
                 handling: route.path_handling,
-                query,
-                replacement: None,
+                query: scratch.query(arrived),
+                replacement: Some(scratch.rewrite.path.as_slice()).filter(|path| !path.is_empty()),
             },
             raw_path: arrived.aim.raw_path.of(src),
             host: arrived.aim.host.map(|host| (host.of(src), arrived.aim.host_name.of(src))),
             keeps_host: route.preserve_host,
             upstream: UpstreamName { host: &peer.host, port: peer.addr.port(), host_header: peers.set.host_header() },
-            host_replacement: None,
+            host_replacement: Some(scratch.rewrite.host.as_slice()).filter(|host| !host.is_empty()),
             opens_websocket,
             https: arrived.asked.https,
             trusted: arrived.trusted,

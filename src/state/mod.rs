@@ -14,6 +14,7 @@ pub mod hashing;
 pub mod mailbox;
 pub mod peers;
 pub mod request;
+mod scratch;
 pub mod spec;
 
 mod compile_people;

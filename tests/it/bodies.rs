@@ -356,3 +356,25 @@ fn a_stalled_body_is_408_and_the_upstream_is_let_go() {
     let active = || gateway.admin("GET", "/status", None).json()["server"]["connections_active"].as_u64();
     eventually("the stalled connections to be gone", || (active() == Some(0)).then_some(()));
 }
+
+#[test]
+fn a_body_that_is_too_long_for_one_plugin_ends_the_request_before_those_after_it() {
+    let peer = Peer::hello();
+    let gateway = Gateway::start(Driver::any());
+    gateway.proxy_with(peer.port, json!({}), json!({"request_buffering": false}));
+    let limit = json!({"allowed_payload_size": 10, "size_unit": "bytes"});
+    gateway.create("/plugins", json!({"name": "request-size-limiting", "config": limit}));
+    gateway.create("/plugins", json!({"name": "request-termination", "config": {"status_code": 418}}));
+    let ask = |chunks: &[&str]| {
+        let mut client = gateway.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for chunk in chunks {
+            client.send(format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+        }
+        client.send_what_is_taken(b"0\r\n\r\n");
+        client.response().status
+    };
+    assert_eq!(ask(&["01234", "56789"]), 418);
+    assert_eq!(ask(&["01234", "567890"]), 413);
+    assert!(peer.arrived_by_now().is_empty());
+}

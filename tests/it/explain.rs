@@ -54,7 +54,7 @@ fn the_request_that_is_explained_is_the_one_that_is_sent() {
         ),
         (
             "expressions",
-            json!({"expression": r##"http.path ~ r#"^/cart/[0-9]+"# && lower(http.host) =^ ".shop.test""##}),
+            json!({"expression": r##"http.path ~ r#"^/cart/(?<id>[0-9]+)"# && lower(http.host) =^ ".shop.test""##}),
         ),
     ] {
         let upstream = Peer::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -73,8 +73,8 @@ fn the_request_that_is_explained_is_the_one_that_is_sent() {
         assert_eq!(explained["answer"], json!({"by": "upstream"}), "{flavor}");
         let condition = &candidate(&explained, "other")["failed"];
         assert_eq!(condition, &json!({"condition": "paths", "wanted": ["/other"], "given": "/cart/12/x"}), "{flavor}");
+        assert_eq!(explained["route"]["captures"], json!({"id": "12"}), "{flavor}");
         if flavor != "expressions" {
-            assert_eq!(explained["route"]["captures"], json!({"id": "12"}), "{flavor}");
             assert_eq!(explained["route"]["matched"]["hosts"], "*.shop.test", "{flavor}");
         }
         let sent = received(
@@ -175,6 +175,57 @@ fn the_chain_tells_the_scope_of_each_plugin() {
     assert_eq!(known[2], step("request-termination", json!([["consumer", "ann"]])));
     let explained = explain(&gateway, json!({"path": "/x"}));
     assert_eq!(explained["plugins"][2]["depends_on_consumer"], true);
+}
+
+#[test]
+fn what_pure_plugins_change_is_told_and_sent() {
+    let upstream = Peer::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = flavored("traditional_compatible");
+    gateway.proxy_with(upstream.port, json!({}), json!({"paths": ["~/users/(?<id>[0-9]+)"]}));
+    let transformer = json!({
+        "http_method": "POST",
+        "replace": {"uri": "/people/$(uri_captures.id)"},
+        "add": {"headers": ["x-new:1"], "querystring": ["a:b"]},
+        "remove": {"headers": ["x-gone"]},
+    });
+    gateway.create("/plugins", json!({"name": "request-transformer", "config": transformer}));
+    gateway.create("/plugins", json!({"name": "rate-limiting", "config": {"minute": 100, "policy": "local"}}));
+    let explained = explain(&gateway, json!({"host": "a", "path": "/users/7?q=1", "headers": {"X-Gone": "1"}}));
+    let access = |name: &str| {
+        let plugins = explained["plugins"].as_array().expect("a list");
+        plugins.iter().find(|plugin| plugin["name"] == name).expect("it is there")["access"].clone()
+    };
+    assert_eq!((access("request-transformer"), access("rate-limiting")), (json!("ran"), json!("not run")));
+    assert!(explained["upstream"]["uri"].as_str().is_some_and(|uri| uri.starts_with("/people/7?")), "{explained}");
+    let sent = received(&gateway, &upstream, "GET /users/7?q=1 HTTP/1.1\r\nHost: a\r\nX-Gone: 1\r\n\r\n");
+    assert_eq!(told(&explained), sent);
+}
+
+#[test]
+fn a_pure_plugin_that_answers_is_named() {
+    let gateway = flavored("traditional_compatible");
+    gateway.proxy_to(9);
+    gateway.create("/plugins", json!({"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}}));
+    gateway.create("/plugins", json!({"name": "request-transformer", "config": {}}));
+    let explained = explain(&gateway, json!({"path": "/", "client_ip": "10.1.1.1"}));
+    assert_eq!(
+        (&explained["answer"]["by"], &explained["answer"]["plugin"]),
+        (&json!("plugin"), &json!("ip-restriction"))
+    );
+    assert_eq!((&explained["answer"]["status"], &explained["upstream"]), (&json!(403), &Value::Null));
+    assert_eq!(explained["plugins"][1]["access"], "not reached");
+    assert_eq!(explain(&gateway, json!({"path": "/"}))["answer"]["by"], "upstream");
+}
+
+#[test]
+fn an_options_request_that_may_go_no_further_is_answered_here() {
+    let gateway = flavored("traditional_compatible");
+    gateway.proxy_to(9);
+    let ask = |hops: &str| {
+        explain(&gateway, json!({"method": "OPTIONS", "path": "/", "host": "a", "headers": {"Max-Forwards": hops}}))
+    };
+    assert_eq!((&ask("0")["answer"]["by"], &ask("0")["answer"]["status"]), (&json!("gateway"), &json!(200)));
+    assert!(told(&ask("3")).contains(&"Max-Forwards: 2".to_owned()));
 }
 
 #[test]

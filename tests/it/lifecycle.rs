@@ -321,3 +321,38 @@ fn listeners_are_shown_with_the_ports_that_the_kernel_chose() {
         Client::connect(port).ask("GET /status HTTP/1.1\r\nHost: a\r\n\r\n");
     }
 }
+
+#[test]
+fn a_restart_may_change_the_flavour_of_the_router() {
+    let answering = |name: &str| Peer::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{name}"));
+    let (older, newer, said) = (answering("older"), answering("newer"), answering("said!"));
+    let mut gateway = Gateway::unstarted(Driver::any(), &[]);
+    let flavor = |gateway: &Gateway, name: &str| {
+        std::fs::write(gateway.file(), format!("router_flavor = {name}\n")).expect("the prefix can be written to");
+    };
+    let restart = |gateway: &mut Gateway, name: &str| {
+        gateway.signal(libc::SIGTERM);
+        assert!(gateway.wait().success());
+        flavor(gateway, name);
+        gateway.restart();
+    };
+    flavor(&gateway, "traditional_compatible");
+    gateway.restart();
+    for (service, peer, id, created_at) in [
+        ("one", &older, "11111111-1111-4111-8111-111111111111", 1000),
+        ("two", &newer, "22222222-2222-4222-8222-222222222222", 2000),
+    ] {
+        gateway.service(service, peer.port, json!({}));
+        let route = json!({"id": id, "paths": ["/"], "created_at": created_at});
+        gateway.create(&format!("/services/{service}/routes"), route);
+    }
+    // The larger id; then the older one; then the larger id again.
+    assert_eq!(gateway.get("/").text(), "newer");
+    restart(&mut gateway, "traditional");
+    assert_eq!(gateway.get("/").text(), "older");
+    restart(&mut gateway, "expressions");
+    assert_eq!(gateway.get("/").text(), "newer");
+    gateway.service("three", said.port, json!({}));
+    gateway.create("/services/three/routes", json!({"name": "said", "expression": r#"http.path ^= "/x""#}));
+    assert_eq!(gateway.get("/x").text(), "said!");
+}

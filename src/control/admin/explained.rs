@@ -20,6 +20,7 @@ use crate::router::examine::examine;
 use crate::router::gates;
 use crate::router::gates::Gate;
 use crate::router::priority::Standing;
+use crate::state::explain::Access;
 use crate::state::explain::Explained;
 use crate::state::explain::Forwarded;
 use crate::state::explain::Step;
@@ -213,7 +214,13 @@ fn plugin(step: &Step, tables: &Tables) -> Value {
         Some((instance, scope)) => (Some(instance.id.to_string()), Some(*scope)),
         None => (None, None),
     };
-    json!({ "name": kind.schema.name, "priority": kind.priority, "id": id,
+    let access = match &step.access {
+        Access::Ran => "ran",
+        Access::Answers { .. } => "answers",
+        Access::NotRun => "not run",
+        Access::NotReached => "not reached",
+    };
+    json!({ "name": kind.schema.name, "priority": kind.priority, "id": id, "access": access,
             "scope": scope.map(|scope| scope_of(scope, tables)), "depends_on_consumer": step.depends_on_consumer })
 }
 
@@ -284,6 +291,12 @@ fn answer(found: &Explained) -> Value {
         Gate::RedirectToHttps(status) => return gateway_answer(status, reason_phrase(status)),
         Gate::NotGrpc => return gateway_answer(415, gates::NOT_GRPC),
         Gate::UseHttp2 | Gate::GrpcNeedsTls => return gateway_answer(426, gates::USE_HTTP2),
+    }
+    for step in &found.plugins {
+        if let Access::Answers { status, message } = &step.access {
+            let plugin = PLUGINS[usize::from(step.kind.0)].schema.name;
+            return json!({ "by": "plugin", "plugin": plugin, "status": status, "message": message });
+        }
     }
     let Some(service) = &found.service else { return gateway_answer(503, NO_SERVICE) };
     match found.forwarded.as_ref().map(|forwarded| (&forwarded.lack, &forwarded.order)) {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use regex_automata::util::captures::Captures;
+
 use crate::config::Cidr;
 use crate::router::expressions::fields::Field;
 use crate::router::expressions::guards::Guard;
@@ -15,6 +17,25 @@ pub(in crate::router) struct Program {
     pub regexes: Vec<TextRegex>,
     /// A request for which the expression holds meets at least one of these.
     pub guards: Vec<Guard>,
+}
+
+impl Program {
+    /// What the groups of a regex on the path caught, of an expression that holds: of several such predicates that had to
+    /// hold, the last one's, of alternatives the first that matches. Those on the lower-cased path catch nothing.
+    pub fn captures(&self, path: &[u8]) -> Option<Captures> {
+        self.captures_of(&self.root, path)
+    }
+
+    fn captures_of(&self, node: &Node, path: &[u8]) -> Option<Captures> {
+        match node {
+            Node::All(all) => all.iter().rev().find_map(|one| self.captures_of(one, path)),
+            Node::Any(any) => any.iter().find_map(|one| self.captures_of(one, path)),
+            Node::Predicate(Predicate { field: Field::Path, lower: false, test: Test::Regex(at), .. }) => {
+                self.regexes.get(*at)?.captures(path)
+            }
+            Node::Not(_) | Node::Predicate(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -329,3 +329,24 @@ fn only_this_flavour_serves_expressions() {
         errors[0].field.is_empty() && errors[0].message.starts_with("Router Expression failed validation:  --> 1:10\n")
     );
 }
+
+#[test]
+fn groups_of_regexes_on_the_path_are_caught() {
+    let path = "/users/42/posts";
+    for (text, want) in [
+        (r##"http.path ~ r#"^/users/([0-9]+)"#"##, Some("42")),
+        (r##"http.path ~ r#"/([a-z]+)$"#"##, Some("posts")),
+        (r##"http.path ~ r#"/(users)/"# && http.path ~ r#"/(posts)"#"##, Some("posts")),
+        (r##"http.path ~ r#"/(none)/"# || http.path ~ r#"/(users)/"# || http.path ~ r#"/(posts)"#"##, Some("users")),
+        (r##"http.path ^= "/users" && (http.host == "a" || http.path ~ r#"/(posts)"#)"##, Some("posts")),
+        (r##"http.path ~ r#"^/users"#"##, None),
+        (r##"!(http.path ~ r#"/(none)"#)"##, None),
+        (r##"lower(http.path) ~ r#"/(users)"#"##, None),
+        (r##"http.host ~ r#"(.*)"#"##, None),
+    ] {
+        let program = compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let groups = program.captures(path.as_bytes());
+        let got = groups.and_then(|groups| groups.get_group(1)).map(|span| &path[span.range()]);
+        assert_eq!(got, want, "{text}");
+    }
+}
