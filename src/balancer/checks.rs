@@ -99,6 +99,11 @@ impl Checks {
         Some((outcome, self.passive.limits.of(outcome)))
     }
 
+    /// Whether a try counts as a failure.
+    pub fn fails(&self, seen: Seen) -> bool {
+        self.passive(seen).is_some_and(|(outcome, _)| outcome != Outcome::Success)
+    }
+
     /// What the answer to a probe counts as, with its limit; `None`: nothing.
     pub fn active_status(&self, status: u16) -> Option<(Outcome, u8)> {
         let outcome = match status {

@@ -90,6 +90,7 @@ impl Algorithm for Continuum {
 mod tests {
     use super::*;
     use crate::balancer::testing::Rig;
+    use crate::balancer::vitals::unwatched;
 
     #[test]
     fn a_key_meets_the_owner_of_its_slot_or_of_the_next_lower_one() {
@@ -102,6 +103,50 @@ mod tests {
             }
             assert_eq!(rig.pick_hash(hash), Some(continuum.slots[slot] as usize), "hash {hash}");
         }
+    }
+
+    /// Whom some keys meet, as another program worked it out from the text of the specification.
+    #[test]
+    fn keys_meet_the_addresses_that_kongs_continuum_gives_them() {
+        let keys = ["", "alice", "bob", "carol", "/", "/some/path", "10.1.2.3", "7a3d3f0e-6a4b-4e0e-9d53-0d0f5f1f9c11"];
+        let long = "x".repeat(40);
+        let keys = keys.into_iter().chain([long.as_str()]);
+        let check = |addrs: &[(&str, u32)], slots: u32, out: Option<usize>, want: [usize; 9]| {
+            let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
+            let peer = |(index, (text, weight)): (usize, &(&str, u32))| Peer {
+                addr: addr(text),
+                host: "".into(),
+                weight: *weight,
+                target: index as u32,
+                vitals: unwatched(),
+            };
+            let peers: Vec<_> = addrs.iter().enumerate().map(peer).collect();
+            let target = |(text, _): &(&str, u32)| (ip_text(addr(text)).into(), addr(text).port());
+            let targets: Vec<_> = addrs.iter().map(target).collect();
+            let continuum = Continuum::new(&Blueprint { peers: &peers, targets: &targets, slots });
+            let met: Vec<_> = keys
+                .clone()
+                .map(|key| {
+                    let ask = Ask {
+                        turn: &Default::default(),
+                        tried: &Default::default(),
+                        hash: xxhash32(key.as_bytes()),
+                        now_ms: 0,
+                        may_repeat: true,
+                    };
+                    continuum.pick(&ask, &peers, &|index| out != Some(index)).expect("somebody")
+                })
+                .collect();
+            assert_eq!(met, want, "{slots} slots without {out:?}");
+        };
+        let three = [("10.0.0.1:80", 100), ("10.0.0.2:80", 100), ("10.0.0.3:8080", 50)];
+        check(&three, 10_000, None, [2, 0, 0, 1, 1, 0, 2, 2, 1]);
+        check(&three, 10_000, Some(0), [2, 1, 2, 1, 1, 1, 2, 2, 1]);
+        for slots in [1000, 10] {
+            check(&three, slots, None, [0, 0, 1, 2, 0, 2, 1, 1, 1]);
+            check(&three, slots, Some(0), [1, 1, 1, 2, 1, 2, 1, 1, 1]);
+        }
+        check(&[("[::1]:80", 10), ("[::2]:80", 10)], 10_000, None, [1, 1, 0, 1, 0, 0, 1, 1, 0]);
     }
 
     #[test]

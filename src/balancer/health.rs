@@ -42,8 +42,13 @@ impl Outcome {
 }
 
 const STATE_SHIFT: u32 = 32;
+const STATE: u64 = 3 << STATE_SHIFT;
 const SUCCESSES: u64 = 0xff;
 const FAILURES: u64 = 0xffff_ff00;
+/// An operator took the address out.
+const HELD: u64 = 1 << 34;
+/// One change of availability; all bits from here on count them.
+const FLIP: u64 = 1 << 35;
 
 /// State and counters of one address in one number, so that they change together. Zero is healthy with nothing counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,9 +94,23 @@ impl Word {
         (self.0 >> outcome.shift()) as u8
     }
 
+    /// How often availability has changed. Tells the order of changes that were made at once.
+    pub fn flips(self) -> u32 {
+        (self.0 / FLIP) as u32
+    }
+
+    /// Whether it is out because an operator said so.
+    pub fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
     /// A forced state: nothing is counted in it.
-    pub fn forced(healthy: bool) -> Self {
-        Self(0).with(if healthy { Health::Healthy } else { Health::Unhealthy })
+    pub fn forced(self, healthy: bool) -> Self {
+        let bare = Self(self.0 & !(SUCCESSES | FAILURES | HELD));
+        match healthy {
+            true => bare.with(Health::Healthy),
+            false => Self(bare.with(Health::Unhealthy).0 | HELD),
+        }
     }
 
     fn with(self, health: Health) -> Self {
@@ -101,7 +120,10 @@ impl Word {
             Health::MostlyUnhealthy => 2,
             Health::Unhealthy => 3,
         };
-        Self(self.0 & (SUCCESSES | FAILURES) | state << STATE_SHIFT)
+        let kept = if health.is_available() { self.0 & !(STATE | HELD) } else { self.0 & !STATE };
+        // What is more than can be counted falls off at the upper end.
+        let flip = if health.is_available() == self.health().is_available() { 0 } else { FLIP };
+        Self((kept | state << STATE_SHIFT).wrapping_add(flip))
     }
 
     fn counted(self, outcome: Outcome) -> Self {
@@ -197,14 +219,14 @@ mod tests {
     #[test]
     fn successes_while_healthy_and_failures_while_unhealthy_count_nothing() {
         assert_eq!(check(Word::default(), &[(Success, 1, Healthy)]), Word::default());
-        let down = Word::forced(false);
+        let down = Word::default().forced(false);
         assert_eq!(check(down, &[(Timeout, 1, Unhealthy)]), down);
     }
 
     #[test]
     fn a_failure_on_the_way_back_starts_the_count_anew() {
         let word = check(
-            Word::forced(false),
+            Word::default().forced(false),
             &[(Success, 2, MostlyUnhealthy), (HttpFailure, 9, MostlyUnhealthy), (Success, 2, MostlyUnhealthy)],
         );
         assert_eq!((word.count(Success), word.count(HttpFailure)), (1, 0));
@@ -219,6 +241,33 @@ mod tests {
         }
         assert_eq!((word.count(TcpFailure), word.count(HttpFailure), word.health()), (255, 0, Healthy));
         assert_eq!(report(word, TcpFailure, 255).0.health(), Unhealthy);
+    }
+
+    #[test]
+    fn changes_of_availability_are_counted_and_nothing_else_is() {
+        let mut word = Word::default();
+        for (outcome, limit, flips) in
+            [(Timeout, 2, 0), (Timeout, 2, 1), (Success, 2, 1), (Success, 2, 2), (TcpFailure, 1, 3)]
+        {
+            word = report(word, outcome, limit).0;
+            assert_eq!(word.flips(), flips);
+        }
+        assert_eq!(word.forced(false).flips(), 3, "it was out already");
+        assert_eq!(word.forced(true).forced(false).flips(), 5);
+        let full = Word::from_bits(u64::MAX / FLIP * FLIP);
+        let wrapped = report(full, TcpFailure, 1).0;
+        assert_eq!((wrapped.flips(), wrapped.health(), wrapped.count(TcpFailure)), (0, Unhealthy, 1));
+    }
+
+    #[test]
+    fn an_operators_hold_lasts_until_the_address_is_available() {
+        let held = Word::default().forced(false);
+        assert!(held.is_held());
+        let on_its_way = report(held, Success, 2).0;
+        assert!(on_its_way.is_held());
+        let back = report(on_its_way, Success, 2).0;
+        assert!(!back.is_held() && !report(back, Timeout, 1).0.is_held());
+        assert!(!held.forced(true).is_held());
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub mod registry;
 mod round_robin;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod threads;
 pub mod vitals;
 pub mod xxhash;
 
@@ -180,7 +182,7 @@ impl Balancer {
 
     /// Picks a peer. Those that failed in this request are picked again only when all have failed.
     pub fn pick(&self, local: &Local, ask: &Ask<'_>) -> Option<Pick<'_>> {
-        let view = self.view(local);
+        let view = self.view(local, ask.now_ms);
         if view.some_down
             && ask.now_ms >= view.next_trial_ms
             && ask.tried.is_empty()
@@ -194,7 +196,7 @@ impl Balancer {
     /// What [`Balancer::pick`] would give if no trial were due: nothing is claimed, so that asking changes nothing but
     /// `ask.turn`.
     pub fn foresee(&self, local: &Local, ask: &Ask<'_>) -> Option<&Peer> {
-        self.pick_available(self.view(local), ask)
+        self.pick_available(self.view(local, ask.now_ms), ask)
     }
 
     fn pick_available(&self, view: View, ask: &Ask<'_>) -> Option<&Peer> {
@@ -229,7 +231,7 @@ impl Balancer {
     }
 
     /// The health of all peers together; looked at anew when something changed.
-    fn view(&self, local: &Local) -> View {
+    fn view(&self, local: &Local, now_ms: u64) -> View {
         let Some(guard) = &self.guard else { return View { available_weight: self.weight, ..View::default() } };
         let beat = guard.pulse.beat();
         let view = local.view.get();
@@ -241,6 +243,8 @@ impl Balancer {
             match peer.vitals.is_available() {
                 true => view.available_weight += u64::from(peer.weight),
                 false => {
+                    // The checks may have been edited since, or another core may have judged by those from before the edit.
+                    peer.vitals.follow(&guard.checks, now_ms);
                     view.some_down = true;
                     view.next_trial_ms = view.next_trial_ms.min(peer.vitals.next_trial_ms());
                 }

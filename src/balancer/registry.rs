@@ -1,7 +1,8 @@
 //! The shared numbers of all addresses of all upstreams, kept across every change that keeps the address.
 //! Owns: which [`Vitals`] belong to (upstream, address, host), and when they are forgotten.
 //! Never: reads time; used by the control plane alone.
-//! Always: an address that returns within [`limits::VITALS_KEPT_MS`] finds its state and counters again.
+//! Always: an address that returns within [`limits::VITALS_KEPT_MS`] finds its state and counters again, also below another
+//! upstream that has taken the place of its former one.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ pub struct Registry {
     /// Addresses that went out of use, oldest first.
     unused: VecDeque<(u64, Uuid, Address)>,
     on_event: OnHealthEvent,
+    accounts: u64,
 }
 
 struct Known {
@@ -40,7 +42,7 @@ struct Entry {
 impl Registry {
     /// An empty registry. Changes of availability are told to `on_event`.
     pub fn new(on_event: OnHealthEvent) -> Self {
-        Self { upstreams: HashMap::new(), unused: VecDeque::new(), on_event }
+        Self { upstreams: HashMap::new(), unused: VecDeque::new(), on_event, accounts: 0 }
     }
 
     /// What the addresses of an upstream share.
@@ -61,11 +63,35 @@ impl Registry {
     }
 
     fn known(&mut self, upstream: Uuid) -> &mut Known {
-        let on_event = &self.on_event;
-        self.upstreams.entry(upstream).or_insert_with(|| Known {
-            pulse: Arc::new(Pulse::new(upstream, on_event.clone())),
-            addresses: HashMap::new(),
+        let (on_event, accounts) = (&self.on_event, &mut self.accounts);
+        self.upstreams.entry(upstream).or_insert_with(|| {
+            *accounts += 1;
+            Known { pulse: Arc::new(Pulse::new(*accounts, on_event.clone())), addresses: HashMap::new() }
         })
+    }
+
+    /// Whether anything is remembered of an upstream.
+    pub fn knows(&self, upstream: Uuid) -> bool {
+        self.upstreams.contains_key(&upstream)
+    }
+
+    /// The upstream whose account it is.
+    pub fn owner(&self, account: u64) -> Option<Uuid> {
+        self.upstreams.iter().find(|(_, known)| known.pulse.account == account).map(|(id, _)| *id)
+    }
+
+    /// Gives an upstream of which nothing is known what is remembered of another one.
+    pub fn hand_on(&mut self, from: Uuid, to: Uuid) {
+        if self.knows(to) {
+            return;
+        }
+        let Some(known) = self.upstreams.remove(&from) else { return };
+        self.upstreams.insert(to, known);
+        for (_, upstream, _) in &mut self.unused {
+            if *upstream == from {
+                *upstream = to;
+            }
+        }
     }
 
     /// Says which addresses an upstream has now; all others go out of use.
@@ -76,6 +102,9 @@ impl Registry {
                 entry.unused_since_ms = Some(now_ms);
                 self.unused.push_back((now_ms, upstream, address.clone()));
             }
+        }
+        if known.addresses.is_empty() {
+            self.upstreams.remove(&upstream);
         }
     }
 
@@ -127,6 +156,24 @@ mod tests {
         assert!(!Arc::ptr_eq(&a, &registry.vitals(Uuid::from_u128(1), addr(1), &"b".into())));
         assert!(!Arc::ptr_eq(&a, &registry.vitals(Uuid::from_u128(2), addr(1), &"a".into())));
         assert!(!Arc::ptr_eq(&a, &registry.vitals(Uuid::from_u128(1), addr(2), &"a".into())));
+    }
+
+    #[test]
+    fn an_upstream_in_the_place_of_another_finds_its_addresses_and_the_rest_is_forgotten_in_time() {
+        let mut registry = Registry::new(Arc::new(|_| {}));
+        let (old, new, host): (_, _, Arc<str>) = (Uuid::from_u128(1), Uuid::from_u128(2), "h".into());
+        let kept = registry.vitals(old, addr(1), &host);
+        registry.vitals(old, addr(2), &host);
+        registry.settle(old, &HashSet::new(), 1000);
+        registry.hand_on(old, new);
+        assert!(Arc::ptr_eq(&kept, &registry.vitals(new, addr(1), &host)));
+        assert_eq!((registry.owner(kept.pulse.account), registry.knows(old)), (Some(new), false));
+        registry.forget_old(1000 + limits::VITALS_KEPT_MS);
+        assert_eq!(registry.upstreams[&new].addresses.len(), 1);
+        // One that has addresses of its own keeps them.
+        registry.vitals(old, addr(1), &host);
+        registry.hand_on(old, new);
+        assert!(Arc::ptr_eq(&kept, &registry.vitals(new, addr(1), &host)));
     }
 
     #[test]

@@ -113,6 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn one_that_came_back_gets_its_share_of_every_turn_from_the_first_on() {
+        let rig = Rig::new("round-robin", &[1, 1, 2]);
+        rig.eject(0);
+        (0..11).for_each(|_| assert_ne!(rig.pick_at(0), Some(0)));
+        rig.bring_back(0, 1);
+        for turn in 0..20 {
+            let picked = (0..4).filter(|_| rig.pick_at(1) == Some(0)).count();
+            assert_eq!(picked, 1, "turn {turn}");
+        }
+    }
+
+    #[test]
     fn what_an_unusable_peer_leaves_is_shared_in_proportion() {
         let rig = Rig::new("round-robin", &[20, 10, 30]);
         rig.eject(2);

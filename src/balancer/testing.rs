@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use crate::balancer::Ask;
 use crate::balancer::Balancer;
 use crate::balancer::Blueprint;
@@ -33,7 +31,7 @@ impl Rig {
     }
 
     pub fn with_threshold(name: &str, weights: &[u32], threshold_percent: f64) -> Self {
-        let pulse = Arc::new(Pulse::new(Uuid::from_u128(1), Arc::new(|_| {})));
+        let pulse = Arc::new(Pulse::new(1, Arc::new(|_| {})));
         let host: Arc<str> = Arc::from("t");
         let peer = |(index, &weight): (usize, &u32)| {
             let addr = SocketAddr::from(([127, 0, 0, 1], 1000 + index as u16));
@@ -52,6 +50,16 @@ impl Rig {
 
     pub fn blueprint(&self) -> Blueprint<'_> {
         Blueprint { peers: self.peers(), targets: &self.targets, slots: self.slots }
+    }
+
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    /// A pick as any core makes it, with what it keeps to itself.
+    pub fn pick_on(balancer: &Balancer, local: &Local, hash: u32) -> Option<usize> {
+        let ask = Ask { turn: &local.turn, tried: &Tried::default(), hash, now_ms: 0, may_repeat: true };
+        Some(balancer.pick(local, &ask)?.peer.target as usize)
     }
 
     pub fn peers(&self) -> &[Peer] {

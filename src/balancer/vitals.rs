@@ -10,12 +10,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-use uuid::Uuid;
-
 use crate::balancer::checks::Checks;
 use crate::balancer::checks::Seen;
 use crate::balancer::checks::WayBack;
 use crate::balancer::health::Outcome;
+use crate::balancer::health::Transition;
 use crate::balancer::health::Word;
 use crate::balancer::health::report;
 use crate::balancer::latency::Latency;
@@ -27,16 +26,17 @@ pub type OnHealthEvent = Arc<dyn Fn(HealthEvent) + Send + Sync>;
 
 /// What the addresses of one upstream share.
 pub struct Pulse {
-    pub upstream: Uuid,
+    /// Which of the registry's accounts it is.
+    pub account: u64,
     /// Raised by every change of availability of one of the addresses.
     beat: AtomicU64,
     on_event: OnHealthEvent,
 }
 
 impl Pulse {
-    /// For an upstream.
-    pub fn new(upstream: Uuid, on_event: OnHealthEvent) -> Self {
-        Self { upstream, beat: AtomicU64::new(1), on_event }
+    /// For an account of the registry.
+    pub fn new(account: u64, on_event: OnHealthEvent) -> Self {
+        Self { account, beat: AtomicU64::new(1), on_event }
     }
 
     /// Differs from what it was before any change of availability.
@@ -118,11 +118,14 @@ impl From<Seen> for Evidence {
 /// A change of availability.
 #[derive(Debug, Clone)]
 pub struct HealthEvent {
-    pub upstream: Uuid,
+    /// Whose address it is; see [`Pulse::account`].
+    pub account: u64,
     pub addr: SocketAddr,
     pub host: Arc<str>,
     /// Whether it is available now.
     pub available: bool,
+    /// The how many-th change of the address it is. Events that were told at once may arrive in another order.
+    pub nth: u32,
     pub judge: Judge,
     /// What decided, and how many of it were needed; `None` for an operator's word.
     pub decided: Option<(Outcome, u8)>,
@@ -221,8 +224,9 @@ impl Vitals {
         let limit = checks.passive.limits.successes.max(1);
         self.report(checks, Judge::Trial, (Outcome::Success, limit), now, || seen.into());
         if !self.is_available() {
-            // One of several that are needed: the next may follow at once.
-            self.next_trial_ms.store(now.ms, Ordering::Relaxed);
+            // One of several that are needed: the next may follow at once, unless an operator has spoken meanwhile.
+            let again = |due_ms: u64| (due_ms != NEVER).then_some(now.ms);
+            let _ = self.next_trial_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, again);
             self.pulse.beat.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -236,73 +240,100 @@ impl Vitals {
         evidence: impl FnOnce() -> Evidence,
     ) {
         let mut bits = self.word.load(Ordering::Acquire);
-        let transition = loop {
+        let (word, transition) = loop {
             let (next, transition) = report(Word::from_bits(bits), outcome, limit);
             if next.bits() == bits {
                 return;
             }
-            match self.word.compare_exchange_weak(bits, next.bits(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => break transition,
+            match self.word.compare_exchange_weak(bits, next.bits(), Ordering::SeqCst, Ordering::Acquire) {
+                Ok(_) => break (next, transition),
                 Err(now_there) => bits = now_there,
             }
         };
-        let Some(transition) = transition.filter(|t| t.flips()) else { return };
-        let available = transition.to.is_available();
-        let trial = if checks.probes_recover() { None } else { checks.trial_after_ms };
-        self.turned(available, trial, now.ms);
-        self.tell(available, judge, Some((outcome, limit)), evidence(), now, checks);
-    }
-
-    /// Forces a state, with nothing counted.
-    pub fn force(&self, checks: &Checks, healthy: bool, now: Now) {
-        let before = Word::from_bits(self.word.swap(Word::forced(healthy).bits(), Ordering::AcqRel));
-        // What an operator took out comes back by probes or by an operator, never by a trial.
-        self.next_trial_ms.store(NEVER, Ordering::Relaxed);
-        if before.health().is_available() != healthy {
-            self.turned(healthy, None, now.ms);
-            self.tell(healthy, Judge::Operator, None, Evidence::Word, now, checks);
+        if transition.is_some_and(Transition::flips) {
+            self.turned(word.health().is_available(), checks, now.ms);
+            self.tell(word, judge, Some((outcome, limit)), evidence(), now, checks);
         }
     }
 
-    fn turned(&self, available: bool, trial_after_ms: Option<u64>, now_ms: u64) {
+    /// Forces a state, with nothing counted. What an operator took out comes back by probes or by an operator, never by a
+    /// trial.
+    pub fn force(&self, checks: &Checks, healthy: bool, now: Now) {
+        let forced = |bits| Some(Word::from_bits(bits).forced(healthy).bits());
+        let before = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, forced);
+        let before = Word::from_bits(before.unwrap_or_else(|bits| bits));
+        let word = before.forced(healthy);
+        if word.flips() == before.flips() {
+            return self.plan_trial(checks, now.ms);
+        }
+        self.turned(healthy, checks, now.ms);
+        self.tell(word, Judge::Operator, None, Evidence::Word, now, checks);
+    }
+
+    fn turned(&self, available: bool, checks: &Checks, now_ms: u64) {
         if available {
             self.recovered_ms.store(now_ms.max(1), Ordering::Relaxed);
             self.latency.forget();
         }
-        let trial = if available { NEVER } else { trial_after_ms.map_or(NEVER, |after| now_ms.saturating_add(after)) };
-        self.next_trial_ms.store(trial, Ordering::Relaxed);
+        self.plan_trial(checks, now_ms);
+    }
+
+    /// Sets when a trial is due, by the state as it is now. Whoever changes the state calls this afterwards, and of two who
+    /// did so at once the slower one may come last with what was true before: so everyone looks again after writing. In one
+    /// total order of these writes and reads, the last write is that of the last state.
+    fn plan_trial(&self, checks: &Checks, now_ms: u64) {
+        loop {
+            let word = Word::from_bits(self.word.load(Ordering::SeqCst));
+            let due_ms = trial_after_ms(word, checks).map_or(NEVER, |after_ms| now_ms.saturating_add(after_ms));
+            self.next_trial_ms.store(due_ms, Ordering::SeqCst);
+            let now_there = Word::from_bits(self.word.load(Ordering::SeqCst));
+            if (now_there.flips(), now_there.is_held()) == (word.flips(), word.is_held()) {
+                break;
+            }
+        }
         self.pulse.beat.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Follows an edit of the checks: where an unavailable address waits for probes that are no longer made, a trial takes
+    /// their place, and the other way round.
+    pub fn follow(&self, checks: &Checks, now_ms: u64) {
+        if trial_after_ms(self.word(), checks).is_some() != (self.next_trial_ms() != NEVER) {
+            self.plan_trial(checks, now_ms);
+        }
+    }
+
+    /// What brings it back while it is unavailable.
+    pub fn way_back(&self, checks: &Checks) -> WayBack {
+        way_back(self.word(), checks)
     }
 
     fn tell(
         &self,
-        available: bool,
+        word: Word,
         judge: Judge,
         decided: Option<(Outcome, u8)>,
         evidence: Evidence,
         now: Now,
         checks: &Checks,
     ) {
-        let way_back = (!available).then(|| match (judge, checks.way_back()) {
-            (Judge::Operator, WayBack::Trial { .. }) => WayBack::Operator,
-            (_, way_back) => way_back,
-        });
+        let available = word.health().is_available();
         (self.pulse.on_event)(HealthEvent {
-            upstream: self.pulse.upstream,
+            account: self.pulse.account,
             addr: self.addr,
             host: self.host.clone(),
             available,
+            nth: word.flips(),
             judge,
             decided,
             evidence,
             unix_ms: now.unix_ms,
-            way_back,
+            way_back: (!available).then(|| way_back(word, checks)),
         });
     }
 
     /// From when a trial may be made, milliseconds of the process clock; `u64::MAX`: never.
     pub fn next_trial_ms(&self) -> u64 {
-        self.next_trial_ms.load(Ordering::Relaxed)
+        self.next_trial_ms.load(Ordering::SeqCst)
     }
 
     /// Takes the trial that is due, if no other core was faster; the next is due `again_ms` later.
@@ -311,13 +342,26 @@ impl Vitals {
         due <= now_ms
             && self
                 .next_trial_ms
-                .compare_exchange(due, now_ms.saturating_add(again_ms), Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(due, now_ms.saturating_add(again_ms), Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok()
+    }
+}
+
+/// How long after its ejection an address gets a trial; `None`: it gets none, or needs none.
+fn trial_after_ms(word: Word, checks: &Checks) -> Option<u64> {
+    let waits = !word.health().is_available() && !word.is_held() && !checks.probes_recover();
+    checks.trial_after_ms.filter(|_| waits)
+}
+
+fn way_back(word: Word, checks: &Checks) -> WayBack {
+    match checks.way_back() {
+        WayBack::Trial { .. } if word.is_held() => WayBack::Operator,
+        way_back => way_back,
     }
 }
 
 /// Vitals that nobody else looks at, for peers without an upstream.
 pub fn unwatched() -> Arc<Vitals> {
     let addr = SocketAddr::from(([0, 0, 0, 0], 0));
-    Arc::new(Vitals::new(addr, Arc::from(""), Arc::new(Pulse::new(Uuid::nil(), Arc::new(|_| {})))))
+    Arc::new(Vitals::new(addr, Arc::from(""), Arc::new(Pulse::new(0, Arc::new(|_| {})))))
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::balancer::vitals::Evidence;
 use crate::balancer::vitals::HealthEvent;
 use crate::balancer::vitals::Now;
+use crate::balancer::vitals::Vitals;
 use crate::control::publish::CoreEnd;
 use crate::limits;
 use crate::state::book::PeerBook;
@@ -35,10 +36,13 @@ pub struct Backends {
     histories: Arc<Mutex<Histories>>,
 }
 
-/// Whose history it is: upstream, address, host name of the target.
-type Key = (Uuid, SocketAddr, Arc<str>);
+/// Whose history it is: account of the upstream, address, host name of the target.
+type Key = (u64, SocketAddr, Arc<str>);
 /// The last changes of each address, oldest first.
 type Histories = HashMap<Key, VecDeque<HealthEvent>>;
+
+/// Beyond this the order in which events arrive is their order: an address that was forgotten counts anew.
+const TOLD_AT_ONCE_MS: u64 = 1000;
 
 /// The time of a report made now.
 pub fn now() -> Now {
@@ -75,9 +79,14 @@ impl Backends {
     }
 
     /// The last changes of availability of an address, oldest first.
-    pub fn history(&self, upstream: Uuid, addr: SocketAddr, host: &Arc<str>) -> Vec<HealthEvent> {
+    pub fn history(&self, vitals: &Vitals) -> Vec<HealthEvent> {
         let histories = lock(&self.histories);
-        histories.get(&(upstream, addr, host.clone())).into_iter().flatten().cloned().collect()
+        histories
+            .get(&(vitals.pulse.account, vitals.addr, vitals.host.clone()))
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// Follows a compiled change. Gives what cores must be told.
@@ -119,7 +128,7 @@ async fn remember(
 ) {
     while let Some(event) = arriving.recv().await {
         let Some(book) = book.upgrade() else { return };
-        let upstream = lock(&book).upstream(event.upstream);
+        let upstream = lock(&book).owner(event.account);
         let name = upstream.as_ref().and_then(|set| set.upstream.as_ref()).map(|spec| spec.name.clone());
         match event.available {
             true => tracing::info!("{}", sentence(name.as_deref(), &event)),
@@ -131,19 +140,26 @@ async fn remember(
             }
         }
         let mut histories = lock(&histories);
-        let key = (event.upstream, event.addr, event.host.clone());
+        let key = (event.account, event.addr, event.host.clone());
         if !histories.contains_key(&key) && histories.len() >= limits::HISTORIES_MAX {
             // Addresses that nobody has any more make room.
             let book = lock(&book);
-            histories.retain(|(upstream, addr, _), _| {
-                book.upstream(*upstream).is_some_and(|set| set.peers().iter().any(|peer| peer.addr == *addr))
+            histories.retain(|(account, addr, _), _| {
+                book.owner(*account).is_some_and(|set| set.peers().iter().any(|peer| peer.addr == *addr))
             });
         }
-        let history = histories.entry(key).or_default();
-        if history.len() >= limits::HISTORY_EVENTS_MAX {
-            history.pop_front();
-        }
-        history.push_back(event);
+        insert(histories.entry(key).or_default(), event);
+    }
+}
+
+/// Two threads that change an address at once may tell of it in the wrong order.
+fn insert(history: &mut VecDeque<HealthEvent>, event: HealthEvent) {
+    let comes_later =
+        |other: &HealthEvent| other.nth > event.nth && other.unix_ms.abs_diff(event.unix_ms) < TOLD_AT_ONCE_MS;
+    let later = history.iter().rev().take_while(|other| comes_later(other)).count();
+    history.insert(history.len() - later, event);
+    if history.len() > limits::HISTORY_EVENTS_MAX {
+        history.pop_front();
     }
 }
 
@@ -156,8 +172,7 @@ fn sentence(upstream: Option<&str>, event: &HealthEvent) -> String {
         Evidence::Error(error) => error.to_string(),
         Evidence::Word => "set by an operator".to_owned(),
     };
-    let deleted = event.upstream.to_string();
-    let upstream = upstream.unwrap_or(&deleted);
+    let upstream = upstream.unwrap_or("that is gone");
     let mut text = format!("upstream {upstream}: {host} ({addr}) is {state}: {} check, {seen}", judge.name());
     if let Some((outcome, limit)) = event.decided {
         text.push_str(&format!(" ({outcome:?}, limit {limit})"));
@@ -166,4 +181,39 @@ fn sentence(upstream: Option<&str>, event: &HealthEvent) -> String {
         text.push_str(&format!("; comes back by {way_back}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::vitals::Judge;
+
+    fn event(nth: u32, unix_ms: u64) -> HealthEvent {
+        HealthEvent {
+            account: 1,
+            addr: SocketAddr::from(([127, 0, 0, 1], 80)),
+            host: "t".into(),
+            available: nth % 2 == 0,
+            nth,
+            judge: Judge::Passive,
+            decided: None,
+            evidence: Evidence::Word,
+            unix_ms,
+            way_back: None,
+        }
+    }
+
+    #[test]
+    fn a_history_is_in_order_and_bounded() {
+        let check = |events: &[(u32, u64)], want: &[u32]| {
+            let mut history = VecDeque::new();
+            events.iter().for_each(|&(nth, unix_ms)| insert(&mut history, event(nth, unix_ms)));
+            assert_eq!(history.iter().map(|event| event.nth).collect::<Vec<_>>(), want, "{events:?}");
+        };
+        check(&[(1, 0), (2, 0), (3, 5)], &[1, 2, 3]);
+        check(&[(2, 10), (1, 10), (4, 11), (3, 10)], &[1, 2, 3, 4]);
+        check(&[(7, 10), (8, 20), (1, 400_000)], &[7, 8, 1]);
+        let many: Vec<_> = (0..100).map(|nth| (nth, u64::from(nth) * 10)).collect();
+        check(&many, &(100 - limits::HISTORY_EVENTS_MAX as u32..100).collect::<Vec<_>>());
+    }
 }

@@ -127,7 +127,7 @@ impl Job<'_> {
             };
             self.x.handed_over_us = Some(now_us);
             self.x.begin_try(pick.peer.addr, self.core.clock.unix_us(), now_us.saturating_sub(begun_us));
-            let result = self.try_peer(service, &peers, pick.peer).await;
+            let result = self.try_peer(service, &peers, pick).await;
             self.x.end_try(now_us, self.core.clock.now_us(), &result);
             let broken = match result {
                 Ok(()) => {
@@ -135,7 +135,7 @@ impl Job<'_> {
                     return Ok(());
                 }
                 Err(Failure::Fault(fault)) => {
-                    if fault == Fault::Truncated {
+                    if fault == Fault::Truncated && !self.is_judged(&peers) {
                         self.judge(&peers, pick, Seen::Failed);
                     }
                     return Err(fault);
@@ -159,14 +159,14 @@ impl Job<'_> {
 
     /// One try, and a second on a fresh connection where a parked one had died: that says nothing about the peer, and no try
     /// is used up.
-    async fn try_peer(&mut self, service: &Service, peers: &CorePeers, peer: &Peer) -> Result<(), Failure> {
-        let _in_flight = (peers.set.balancer.measures() == Measures::InFlight).then(|| peer.vitals.enter());
-        let result = self.attempt(service, peers, peer, false).await;
+    async fn try_peer(&mut self, service: &Service, peers: &CorePeers, pick: Pick<'_>) -> Result<(), Failure> {
+        let _in_flight = (peers.set.balancer.measures() == Measures::InFlight).then(|| pick.peer.vitals.enter());
+        let result = self.attempt(service, peers, pick, false).await;
         match &result {
             Err(Failure::Broken(broken))
                 if broken.stale && broken.may_retry(self.x.may_repeat(self.client.buf.bytes())) =>
             {
-                self.attempt(service, peers, peer, true).await
+                self.attempt(service, peers, pick, true).await
             }
             _ => result,
         }
@@ -181,13 +181,33 @@ impl Job<'_> {
             let taken_us = self.x.first_byte_us.saturating_sub(handed_over_us);
             pick.peer.vitals.observe_latency(taken_us as f32 / 1e6, self.core.clock.now_ms());
         }
-        self.judge(peers, pick, Seen::Status(self.x.response.status));
-        let now = self.core.state.borrow().peers(service);
+        if !pick.is_trial && !self.is_judged(peers) {
+            self.judge(peers, pick, Seen::Status(self.x.response.status));
+        }
         let addr = pick.peer.addr;
+        if peers.set.balancer.checks().is_some() && !pick.peer.vitals.is_available() {
+            return self.core.pool.close(addr);
+        }
+        let now = self.core.state.borrow().peers(service);
         if !now.is_some_and(|now| Rc::ptr_eq(&now, peers) || now.set.peers().iter().any(|peer| peer.addr == addr)) {
             // It was taken out while it served this request: nobody would use its connection again.
             self.core.pool.close(addr);
         }
+    }
+
+    /// Judges a peer by the head of its answer, before a byte of it leaves: whoever has the answer finds the peer ejected. A
+    /// success counts once all of the answer was sent, for it may yet be cut short; but a trial's at once, for an answer may
+    /// last for ever.
+    pub fn judge_head(&self, peers: &CorePeers, pick: Pick<'_>) {
+        if pick.is_trial || self.is_judged(peers) {
+            self.judge(peers, pick, Seen::Status(self.x.response.status));
+        }
+    }
+
+    /// Whether the status of the answer was reason enough for judging it by its head.
+    fn is_judged(&self, peers: &CorePeers) -> bool {
+        let checks = peers.set.balancer.checks();
+        checks.is_some_and(|checks| checks.fails(Seen::Status(self.x.response.status)))
     }
 
     /// Reports what was seen of a peer to its passive checks.
@@ -232,7 +252,14 @@ impl Job<'_> {
     }
 
     /// One try on one peer; `fresh` passes the pool by.
-    async fn attempt(&mut self, service: &Service, peers: &CorePeers, peer: &Peer, fresh: bool) -> Result<(), Failure> {
+    async fn attempt(
+        &mut self,
+        service: &Service,
+        peers: &CorePeers,
+        pick: Pick<'_>,
+        fresh: bool,
+    ) -> Result<(), Failure> {
+        let peer = pick.peer;
         let pooled = if fresh { None } else { self.core.pool.take(peer.addr) };
         let mut upstream = match pooled {
             Some(upstream) => upstream,
@@ -245,6 +272,6 @@ impl Job<'_> {
         }
         self.write_request_head(&service.spec, peer, peers.set.host_header());
         let ended_early = self.upload(&mut upstream, &service.spec).await?;
-        self.respond(upstream, peer.addr, &service.spec, ended_early).await
+        self.respond(upstream, peers, pick, &service.spec, ended_early).await
     }
 }

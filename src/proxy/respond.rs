@@ -3,8 +3,7 @@
 //! Owns: interim answers, the response head both ways (spec/proxying.md section 5). Never: passes on an unparsed byte.
 //! Always: what is wrong before anything was sent is a failed try; what is wrong later is a visible truncation.
 
-use std::net::SocketAddr;
-
+use crate::balancer::Pick;
 use crate::http::encode::CRLF;
 use crate::http::encode::push_field;
 use crate::http::encode::push_field_u64;
@@ -44,6 +43,7 @@ use crate::proxy::timeline::Times;
 use crate::state::core::Links;
 use crate::state::core::Route;
 use crate::state::hashing::set_hash_cookie;
+use crate::state::peers::CorePeers;
 use crate::state::spec::ServiceSpec;
 
 impl Job<'_> {
@@ -54,12 +54,15 @@ impl Job<'_> {
     pub async fn respond(
         &mut self,
         mut upstream: UpstreamConn,
-        addr: SocketAddr,
+        peers: &CorePeers,
+        pick: Pick<'_>,
         service: &ServiceSpec,
         ended_early: bool,
     ) -> Result<(), Failure> {
+        let addr = pick.peer.addr;
         let mut buf = self.read_response_head(&mut upstream, service).await?;
         if self.x.response.status == 101 {
+            self.judge_head(peers, pick);
             return self.tunnel(upstream, buf, service).await.map_err(Failure::Fault);
         }
         let to_head = self.x.upstream_method(self.client.buf.bytes()) == b"HEAD";
@@ -90,6 +93,7 @@ impl Job<'_> {
         if holds {
             buf = self.hold_response_body(&mut upstream, buf, &mut body, service).await?;
         }
+        self.judge_head(peers, pick);
         self.x.answered = true;
         self.x.from_upstream = true;
         upstream.deadline.clear();

@@ -39,6 +39,8 @@ pub struct PeerBook {
     services: HashMap<Uuid, Arc<ServiceSpec>>,
     upstreams: HashMap<Uuid, Upstream>,
     upstream_of_target: HashMap<Uuid, Uuid>,
+    /// Upstreams that are gone, by name. Another one of that name takes their place.
+    gone: HashMap<Arc<str>, Uuid>,
     names: HashMap<Arc<str>, Resolution>,
     /// Who leads to a host, by name.
     users: HashMap<Arc<str>, HashSet<Backend>>,
@@ -64,6 +66,7 @@ impl PeerBook {
             services: HashMap::new(),
             upstreams: HashMap::new(),
             upstream_of_target: HashMap::new(),
+            gone: HashMap::new(),
             names: HashMap::new(),
             users: HashMap::new(),
             registry: Registry::new(on_event),
@@ -117,6 +120,11 @@ impl PeerBook {
         self.upstreams.values().filter_map(|upstream| upstream.built.as_ref())
     }
 
+    /// The upstream whose addresses have this account of their health.
+    pub fn owner(&self, account: u64) -> Option<Arc<PeerSet>> {
+        self.upstream(self.registry.owner(account)?)
+    }
+
     fn learn_one(&mut self, update: &NameUpdate, touched: &mut HashSet<Backend>) {
         self.names.insert(update.name.clone(), update.resolution.clone());
         touched.extend(self.users.get(&update.name).into_iter().flatten().copied());
@@ -139,8 +147,8 @@ impl PeerBook {
                 touched.insert(Backend::Upstream(spec.id));
             }
             BackendChange::UpstreamGone(id) => {
-                if let Some(upstream) = self.upstreams.get_mut(id) {
-                    upstream.spec = None;
+                if let Some(spec) = self.upstreams.get_mut(id).and_then(|upstream| upstream.spec.take()) {
+                    self.gone.insert(spec.name.clone(), *id);
                 }
                 touched.insert(Backend::Upstream(*id));
             }
@@ -190,6 +198,7 @@ impl PeerBook {
     fn build_all(&mut self, touched: HashSet<Backend>, now_ms: u64) -> Vec<PeersUpdate> {
         // First, so that what returns too late is new.
         self.registry.forget_old(now_ms);
+        self.hand_on(&touched);
         let mut updates = Vec::with_capacity(touched.len());
         for of in touched {
             let peers = match of {
@@ -199,6 +208,23 @@ impl PeerBook {
             updates.push(PeersUpdate { of, peers });
         }
         updates
+    }
+
+    /// A document that replaces the whole configuration, or an operator who deletes an upstream and makes it again, gives it
+    /// another id. What is known of its addresses goes by its name (spec/balancer.md section 17).
+    fn hand_on(&mut self, touched: &HashSet<Backend>) {
+        if self.gone.is_empty() {
+            return;
+        }
+        for of in touched {
+            let Backend::Upstream(id) = of else { continue };
+            let spec = self.upstreams.get(id).and_then(|upstream| upstream.spec.as_ref());
+            if let Some(former) = spec.and_then(|spec| self.gone.remove(&spec.name)).filter(|former| former != id) {
+                self.registry.hand_on(former, *id);
+            }
+        }
+        let registry = &self.registry;
+        self.gone.retain(|_, id| registry.knows(*id));
     }
 
     /// All addresses of a plain host, each in turn.

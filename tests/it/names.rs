@@ -365,18 +365,27 @@ fn srv_records_give_a_target_its_port_and_weights() {
 }
 
 #[test]
-fn a_name_that_is_gone_is_given_up() {
-    let site = Scripted::with(&[2], &[("dns_error_ttl", "1")]);
-    site.dns.set("blink.test", &[2], 1);
-    site.serve("blink.test");
-    assert_eq!(site.answerer("blink.test"), 2);
-    site.dns.say("blink.test", Says::NoSuchName);
-    eventually("the name to be denied for good", || {
-        let answer = site.gateway.get("/blink.test");
-        assert!([200, 503].contains(&answer.status), "{}{}", answer.head, answer.text());
-        (answer.status == 503).then_some(())
-    });
-    assert_eq!(site.gateway.get("/blink.test").json()["message"], "name resolution failed");
+fn a_name_that_is_gone_keeps_its_addresses_for_dns_stale_ttl_and_no_longer() {
+    for gone in [Says::NoSuchName, Says::Empty] {
+        let site = Scripted::with(&[2, 3], &[("dns_stale_ttl", "2"), ("dns_not_found_ttl", "1")]);
+        site.dns.set("blink.test", &[2], 1);
+        site.serve("blink.test");
+        assert_eq!(site.answerer("blink.test"), 2);
+        // A server that forgets for a moment does no harm.
+        site.dns.say("blink.test", gone.clone());
+        site.dns.asked_again("blink.test", 1);
+        site.dns.set("blink.test", &[3], 1);
+        site.moves_to("blink.test", 3, &[2]);
+        site.dns.say("blink.test", gone);
+        eventually("the name to be given up", || {
+            let answer = site.gateway.get("/blink.test");
+            assert!([200, 503].contains(&answer.status), "{}{}", answer.head, answer.text());
+            (answer.status == 503).then_some(())
+        });
+        site.refuses("blink.test", 503, "name resolution failed");
+        site.dns.set("blink.test", &[2], 60);
+        site.recovers("blink.test", 503);
+    }
 }
 
 #[test]

@@ -142,12 +142,11 @@ fn target_health(set: &PeerSet, target: &TargetPeers, history: Option<&Backends>
         let health = word_of_peer(set, peer);
         let mut shown = json!({ "ip": ip_of(target, peer.addr.ip()), "port": peer.addr.port(),
                                 "weight": peer.weight, "health": health });
-        if let (Some(backends), Some(spec)) = (history, &set.upstream) {
-            let events = backends.history(spec.id, peer.addr, &peer.vitals.host);
+        if let Some(backends) = history {
+            let events = backends.history(&peer.vitals);
             shown["history"] = events.iter().rev().map(event).collect();
             if let Some(checks) = set.balancer.checks().filter(|_| health == "UNHEALTHY") {
-                let last = events.last().and_then(|event| event.way_back).unwrap_or_else(|| checks.way_back());
-                shown["comes_back_by"] = last.to_string().into();
+                shown["comes_back_by"] = peer.vitals.way_back(checks).to_string().into();
             }
         }
         shown

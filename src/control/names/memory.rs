@@ -1,7 +1,8 @@
 //! What is made of the answers for one name over time: which addresses are in use, and when to ask again.
 //! Pure: answers and the time in, decisions out.
-//! Always: while name servers fail, the last addresses stay until their time is over; that a name is gone is believed when it
-//! is said twice in a row.
+//! Always: a new answer with addresses replaces the old one at once; whatever else is said - that there is no such name, no
+//! record, a failure, or nothing - leaves the last addresses in use until their time (`dns_stale_ttl` behind their end) is
+//! over (spec/balancer.md section 3, rule 4).
 
 use std::time::Duration;
 use std::time::Instant;
@@ -21,10 +22,8 @@ const LEAD_MAX: Duration = Duration::from_secs(5);
 pub struct Memory {
     pub before: Before,
     last_good: Option<(Resolution, Instant)>,
-    /// The last answer was a failure.
+    /// The last answer was a failure or a denial.
     failing: bool,
-    /// The last answer was a denial that is not believed yet.
-    denied: bool,
 }
 
 /// What follows from an answer.
@@ -54,27 +53,14 @@ impl Memory {
         match answer {
             Answer::Found(found) => self.take(found, rules, now, luck),
             Answer::Nothing(denial) => {
-                let event = self.event(false);
-                let words = Some(denial.words().to_owned());
                 let good = self.good(now);
-                if let Some(good) = good.filter(|_| !std::mem::replace(&mut self.denied, true)) {
-                    return Step { resolution: good, problem: words, wait: rules.error_ttl, event };
-                }
-                self.denied = false;
-                // A later failure must not bring back what was denied.
-                self.last_good = None;
-                self.before.targets.clear();
-                Step {
-                    resolution: Resolution::NotFound(denial.words()),
-                    problem: words,
-                    wait: rules.not_found_ttl,
-                    event,
-                }
+                let wait = if good.is_some() { rules.error_ttl } else { rules.not_found_ttl };
+                let resolution = good.unwrap_or(Resolution::NotFound(denial.words()));
+                Step { resolution, problem: Some(denial.words().to_owned()), wait, event: self.event(true) }
             }
             Answer::Failed(why) => {
-                let event = self.event(true);
                 let resolution = self.good(now).unwrap_or_else(|| Resolution::Failed(why.as_str().into()));
-                Step { resolution, problem: Some(why), wait: rules.error_ttl, event }
+                Step { resolution, problem: Some(why), wait: rules.error_ttl, event: self.event(true) }
             }
         }
     }
@@ -84,15 +70,17 @@ impl Memory {
         let resolution = Resolution::Addresses(found.kind.of_records(), found.addresses.into());
         self.last_good = Some((resolution.clone(), now + valid_for + rules.stale_ttl));
         self.before = Before { kind: Some(found.kind), targets: found.targets };
-        self.denied = false;
         let event = self.event(found.incomplete.is_some());
         let wait = if found.incomplete.is_some() { rules.error_ttl.min(valid_for) } else { ahead_of(valid_for, luck) };
         Step { resolution, problem: found.incomplete, wait, event }
     }
 
-    fn good(&self, now: Instant) -> Option<Resolution> {
-        let (good, _) = self.last_good.as_ref().filter(|(_, until)| now < *until)?;
-        Some(good.clone())
+    fn good(&mut self, now: Instant) -> Option<Resolution> {
+        if self.last_good.take_if(|(_, until)| now >= *until).is_some() {
+            // That is news, though failures began before.
+            (self.failing, self.before) = (false, Before::default());
+        }
+        self.last_good.as_ref().map(|(good, _)| good.clone())
     }
 
     fn event(&mut self, fails: bool) -> Event {
@@ -121,7 +109,6 @@ mod tests {
     use crate::control::names::find::Targets;
     use crate::control::names::rules::Kind;
     use crate::state::spec::Address;
-    use crate::state::spec::NO_SUCH_NAME;
 
     fn rules() -> Rules {
         let flags = [("dns_stale_ttl", "10"), ("dns_not_found_ttl", "30"), ("dns_error_ttl", "2")];
@@ -169,14 +156,32 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_is_believed_when_it_is_repeated_and_final_then() {
-        let (no, nothing) = (|| Answer::Nothing(Denial::NoSuchName), Resolution::Failed("timeout".into()));
-        let not_found = Resolution::NotFound(NO_SUCH_NAME);
-        assert_eq!(
-            weigh([(found(1, 10), 0), (no(), 1), (found(1, 10), 2), (no(), 3), (no(), 5), (failed(), 6)]),
-            [(good(1), 10), (good(1), 2), (good(1), 10), (good(1), 2), (not_found.clone(), 30), (nothing, 2)]
-        );
-        assert_eq!(weigh([(no(), 0)]), [(not_found.clone(), 30)], "nothing is lost by believing it");
+    fn a_denial_leaves_the_last_addresses_in_use_until_their_time_is_over() {
+        for denial in [Denial::NoSuchName, Denial::Empty] {
+            let no = || Answer::Nothing(denial);
+            let not_found = Resolution::NotFound(denial.words());
+            assert_eq!(
+                weigh([
+                    (found(1, 10), 0),
+                    (no(), 9),
+                    (found(2, 10), 11),
+                    (no(), 20),
+                    (failed(), 30),
+                    (no(), 31),
+                    (no(), 61)
+                ]),
+                [
+                    (good(1), 10),
+                    (good(1), 2),
+                    (good(2), 10),
+                    (good(2), 2),
+                    (good(2), 2),
+                    (not_found.clone(), 30),
+                    (not_found.clone(), 30)
+                ]
+            );
+            assert_eq!(weigh([(no(), 0)]), [(not_found, 30)], "there is nothing to lose");
+        }
     }
 
     #[test]
@@ -199,6 +204,9 @@ mod tests {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let events = [failed(), failed(), found(1, 1), found(1, 1), failed(), Answer::Nothing(Denial::Empty)]
             .map(|answer| memory.weigh(answer, &rules(), now, 0.0).event);
-        assert_eq!(events, [Event::Fails, Event::Nothing, Event::Works, Event::Nothing, Event::Fails, Event::Works]);
+        assert_eq!(events, [Event::Fails, Event::Nothing, Event::Works, Event::Nothing, Event::Fails, Event::Nothing]);
+        let later = now + Duration::from_secs(3600);
+        let events = [failed(), failed()].map(|answer| memory.weigh(answer, &rules(), later, 0.0).event);
+        assert_eq!(events, [Event::Fails, Event::Nothing], "and when the addresses are given up");
     }
 }

@@ -233,7 +233,7 @@ impl Names {
         let why = problem.as_deref().unwrap_or_default();
         match event {
             Event::Fails => tracing::warn!("{name}: {why}; {in_use}"),
-            Event::Works => tracing::info!("{name}: name servers answer again"),
+            Event::Works => tracing::info!("{name}: it is resolved again"),
             Event::Nothing => {}
         }
         tracing::trace!("{name}: asked for again in {} ms", wait.as_millis());

@@ -3,6 +3,7 @@
 //! an upstream are spread over one interval.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,20 +24,24 @@ pub struct Intervals {
 }
 
 impl Schedule {
-    /// The positions of those addresses that are due. Addresses that are not listed are forgotten.
+    /// The positions of those addresses that are due, those that wait longest first: where more are due than may be probed at
+    /// a time, all get their turn. Addresses that are not listed are forgotten.
     pub fn due(&mut self, addresses: &[(Key, bool)], intervals: Intervals, now_ms: u64) -> Vec<usize> {
-        self.last_ms.retain(|key, _| addresses.iter().any(|(listed, _)| listed == key));
+        let listed: HashSet<&Key> = addresses.iter().map(|(key, _)| key).collect();
+        self.last_ms.retain(|key, _| listed.contains(key));
         let mut due = Vec::new();
         for (at, (key, available)) in addresses.iter().enumerate() {
             let interval_ms = if *available { intervals.available_ms } else { intervals.unavailable_ms };
             // One that is new is due when its share of an interval is over.
             let share_ms = interval_ms * at as u64 / addresses.len() as u64;
             let last_ms = *self.last_ms.entry(key.clone()).or_insert(now_ms.saturating_sub(share_ms));
-            if interval_ms > 0 && now_ms >= last_ms.saturating_add(interval_ms) {
-                due.push(at);
+            let due_ms = last_ms.saturating_add(interval_ms);
+            if interval_ms > 0 && now_ms >= due_ms {
+                due.push((due_ms, at));
             }
         }
-        due
+        due.sort_unstable();
+        due.into_iter().map(|(_, at)| at).collect()
     }
 
     /// Notes that an address is being probed.
@@ -87,6 +92,20 @@ mod tests {
         let never = Intervals { available_ms: 0, unavailable_ms: 0 };
         let mut schedule = Schedule::default();
         assert!((0..100).all(|s| schedule.due(&[(key(1), true), (key(2), false)], never, s * 1000).is_empty()));
+    }
+
+    #[test]
+    fn where_few_probes_may_be_made_at_a_time_every_address_gets_its_turn() {
+        let addresses: Vec<_> = (1..=10).map(|port| (key(port), false)).collect();
+        let (mut schedule, mut probed) = (Schedule::default(), [0; 10]);
+        // Each takes longer than the interval, and two are made at a time.
+        for now_ms in (0..10_000).step_by(500) {
+            for at in schedule.due(&addresses, INTERVALS, now_ms).into_iter().take(2) {
+                schedule.started(&addresses[at].0, now_ms);
+                probed[at] += 1;
+            }
+        }
+        assert!(probed.iter().all(|count| (3..=4).contains(count)), "{probed:?}");
     }
 
     #[test]
