@@ -14,6 +14,7 @@ pub mod hash_on;
 pub mod health;
 mod latency;
 mod least_connections;
+mod recovery;
 pub mod registry;
 mod round_robin;
 #[cfg(test)]
@@ -209,25 +210,13 @@ impl Balancer {
         let mut index = None;
         let lately = view.recovered_ms > 0 && ask.now_ms < view.recovered_ms.saturating_add(limits::RECOVERY_MS);
         if lately && self.kind.measures != Measures::Nothing {
-            index = pick(&|index| fresh(index) && self.may_take_more(index, ask));
+            index = self.pick_beside_recovered(ask, &fresh);
         }
         index = index.or_else(|| pick(&fresh));
         if index.is_none() && self.kind.starts_over && !ask.tried.is_empty() {
             index = pick(&available);
         }
         self.peers.get(index?)
-    }
-
-    /// A peer that came back a moment ago has nothing in flight, and the lowest of latencies: it would draw every request
-    /// of every core. Until the moment is over it gets its share by weight, and no more.
-    fn may_take_more(&self, index: usize, ask: &Ask<'_>) -> bool {
-        let Peer { vitals, weight, .. } = &self.peers[index];
-        if !vitals.is_fresh_again(ask.now_ms, limits::RECOVERY_MS) || self.weight == 0 {
-            return true;
-        }
-        let at = ask.turn.get() % self.weight;
-        let share = |turn: u64| turn * u64::from(*weight) / self.weight;
-        share(at + 1) > share(at)
     }
 
     /// The health of all peers together; looked at anew when something changed.
@@ -434,24 +423,6 @@ mod tests {
         let rig = Rig::new("round-robin", &[1, 1]);
         rig.eject(0);
         assert!((0..10).all(|n| rig.try_at(n * 1_000_000) == Some((1, false))));
-    }
-
-    #[test]
-    fn one_that_came_back_gets_its_share_and_no_more_at_first() {
-        for name in ["least-connections", "latency"] {
-            let rig = Rig::new(name, &[1, 1, 2]);
-            // All others are busy and slow.
-            let held: Vec<_> = (0..200).map(|n| rig.peers()[1 + n % 2].vitals.enter()).collect();
-            rig.peers()[1].vitals.observe_latency(1.0, 0);
-            rig.peers()[2].vitals.observe_latency(1.0, 0);
-            rig.eject(0);
-            rig.bring_back(0, 1000);
-            rig.peers()[0].vitals.observe_latency(0.0, 1000);
-            let picked = (0..400).filter(|_| rig.pick_at(1001) == Some(0)).count();
-            assert!((1..=100).contains(&picked), "{name}: {picked} of 400");
-            assert!((0..10).all(|_| rig.pick_at(1000 + limits::RECOVERY_MS) == Some(0)), "{name}");
-            drop(held);
-        }
     }
 
     #[test]

@@ -193,7 +193,7 @@ mod tests {
             account: 1,
             addr: SocketAddr::from(([127, 0, 0, 1], 80)),
             host: "t".into(),
-            available: nth % 2 == 0,
+            available: nth.is_multiple_of(2),
             nth,
             judge: Judge::Passive,
             decided: None,

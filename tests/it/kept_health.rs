@@ -1,6 +1,7 @@
 //! What is known of an address, and the connections to it, while configuration, health and names change around it
 //! (spec/balancer.md section 17).
 
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::RwLock;
@@ -105,7 +106,7 @@ fn no_edit_that_keeps_an_address_brings_it_back() {
     }
     gateway.admin("DELETE", "/upstreams/u", None).must_be(204);
     gateway.create("/upstreams", json!({"name": "u", "healthchecks": document["upstreams"][0]["healthchecks"]}));
-    [&bad, &good].map(|peer| gateway.create("/upstreams/u/targets", port(peer)));
+    [&bad, &good].into_iter().for_each(|peer| drop(gateway.create("/upstreams/u/targets", port(peer))));
     is_out("making the upstream again");
     let page = gateway.admin("GET", "/upstreams/u/health?history=1", None).must_be(200).json();
     let rows = page["data"].as_array().expect("a list");
@@ -155,7 +156,9 @@ fn idle_connections_to_an_ejected_target_are_closed() {
 fn idle_connections_follow_a_name_to_its_new_address() {
     let dns = Dns::start();
     let port = Port::reserve();
-    let at = |last: u8| TcpListener::bind(([127, 0, 0, last], port.number)).expect("a reserved port is free");
+    let at = |last: u8| {
+        TcpListener::bind(SocketAddr::from(([127, 0, 0, last], port.number))).expect("a reserved port is free")
+    };
     let ((_old, old_closed), (_new, _)) = (telling(at(2), "old"), telling(at(3), "new"));
     dns.set("moving.test", &[2], 1);
     let gateway = Gateway::with(Driver::any(), &[("dns_resolver", dns.address().as_str()), ("workers", "1")]);

@@ -5,10 +5,13 @@
 use serde_json::Value;
 use serde_json::json;
 
+use crate::harness::Driver;
 use crate::harness::dns::Dns;
 use crate::harness::dns::Says;
 use crate::harness::dns::Srv;
 use crate::harness::eventually;
+use crate::harness::gateway::Gateway;
+use crate::harness::peer::Peer;
 use crate::harness::site::Site;
 
 /// A name server with a script, upstreams and a gateway.
@@ -362,6 +365,32 @@ fn srv_records_give_a_target_its_port_and_weights() {
         site.moves_to("pool", last_byte, &[2, 3, 4]);
     }
     assert_eq!(site.shares("pool", 40, [2, 3, 4]), [20, 10, 10]);
+}
+
+#[test]
+fn the_host_field_says_what_the_upstream_wants_it_to() {
+    let (dns, peer) = (Dns::start(), Peer::hello());
+    dns.set("a.test", &[1], 60);
+    dns.say("srv.test", services(peer.port, &[(1, "a.test")]));
+    let gateway = Gateway::with(Driver::any(), &[("dns_resolver", dns.address().as_str()), ("workers", "1")]);
+    gateway.create("/upstreams", json!({"name": "pool"}));
+    gateway.create("/upstreams/pool/targets", json!({"target": "srv.test:1"}));
+    gateway.create("/services", json!({"name": "s", "host": "pool"}));
+    gateway.create("/services/s/routes", json!({"name": "r", "paths": ["/"]}));
+    for (change, host) in [
+        (json!({"use_srv_name": false}), format!("srv.test:{}", peer.port)),
+        (json!({"use_srv_name": true}), format!("a.test:{}", peer.port)),
+        (json!({"host_header": "own.test"}), format!("own.test:{}", peer.port)),
+        (json!({"host_header": "own.test:9"}), "own.test:9".to_owned()),
+        (json!({"host_header": null}), format!("a.test:{}", peer.port)),
+    ] {
+        gateway.patch("/upstreams/pool", change.clone());
+        gateway.get("/").must_be(200);
+        assert_eq!(peer.arrived().header("host"), Some(host.as_str()), "{change}");
+    }
+    gateway.patch("/routes/r", json!({"preserve_host": true}));
+    gateway.connect().ask("GET / HTTP/1.1\r\nHost: client.test:7\r\n\r\n").must_be(200);
+    assert_eq!(peer.arrived().header("host"), Some("client.test:7"));
 }
 
 #[test]

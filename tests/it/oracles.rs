@@ -21,9 +21,9 @@ const ONE_WORKER: [(&str, &str); 1] = [("workers", "1")];
 
 /// How often each target answers so many requests.
 fn shares(gateway: &Gateway, requests: usize) -> BTreeMap<String, usize> {
-    let (mut client, mut shares) = (gateway.connect(), BTreeMap::new());
+    let mut shares = BTreeMap::new();
     for begin in (0..requests).step_by(PIPELINED) {
-        let count = PIPELINED.min(requests - begin);
+        let (mut client, count) = (gateway.connect(), PIPELINED.min(requests - begin));
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(count));
         for _ in 0..count {
             *shares.entry(client.response().must_be(200).text()).or_default() += 1;
@@ -61,7 +61,7 @@ fn health(gateway: &Gateway, peer: &Peer) -> Value {
 fn oracle_1_equal_weights_share_20000_requests_equally() {
     let (a, b) = (named("a"), named("b"));
     let gateway = balanced(&ONE_WORKER, json!({}), json!({}), &[a.port, b.port]);
-    [&a, &b].map(|peer| weigh(&gateway, peer, 10));
+    [&a, &b].into_iter().for_each(|peer| weigh(&gateway, peer, 10));
     assert_eq!(shares(&gateway, 20_000), expected([("a", 10_000), ("b", 10_000)]));
 }
 
@@ -69,7 +69,7 @@ fn oracle_1_equal_weights_share_20000_requests_equally() {
 fn oracle_2_weights_100_50_50_give_2_to_1_to_1() {
     let (a, b, c) = (named("a"), named("b"), named("c"));
     let gateway = balanced(&ONE_WORKER, json!({}), json!({}), &[a.port, b.port, c.port]);
-    [&b, &c].map(|peer| weigh(&gateway, peer, 50));
+    [&b, &c].into_iter().for_each(|peer| weigh(&gateway, peer, 50));
     for requests in [4, 40, 400] {
         assert_eq!(
             shares(&gateway, requests),

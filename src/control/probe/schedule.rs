@@ -53,6 +53,12 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balancer::checks::checks_for_test;
+    use crate::balancer::health::Outcome;
+    use crate::balancer::vitals::Evidence;
+    use crate::balancer::vitals::Now;
+    use crate::balancer::vitals::Pulse;
+    use crate::balancer::vitals::Vitals;
 
     const INTERVALS: Intervals = Intervals { available_ms: 1000, unavailable_ms: 200 };
 
@@ -106,6 +112,35 @@ mod tests {
             }
         }
         assert!(probed.iter().all(|count| (3..=4).contains(count)), "{probed:?}");
+    }
+
+    /// So many good probes, one interval apart or as far as their number at a time allows, after a first that is at most one
+    /// interval away; and two ticks, because of those that are due together any may be first.
+    #[test]
+    fn an_address_that_is_well_again_is_available_within_its_bound() {
+        for seed in 0..300 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (count, at_a_time) = (rng.usize(1..20), rng.usize(1..5));
+            let intervals = Intervals { available_ms: 0, unavailable_ms: rng.u64(1..30) * 100 };
+            let mut checks = checks_for_test();
+            checks.active.limits.successes = rng.u8(1..4);
+            let pulse = Arc::new(Pulse::new(1, Arc::new(|_| {})));
+            let vitals = |port| Vitals::new(key(port).0, key(port).1, pulse.clone());
+            let all: Vec<_> = (0..count as u16).map(vitals).collect();
+            all.iter().for_each(|vitals| vitals.force(&checks, false, Now::default()));
+            let round_ms = intervals.unavailable_ms.max(count.div_ceil(at_a_time) as u64 * 100);
+            let bound_ms = intervals.unavailable_ms + u64::from(checks.active.limits.successes) * round_ms + 200;
+            let mut schedule = Schedule::default();
+            for now_ms in (0..=bound_ms).step_by(100) {
+                let state = |vitals: &Vitals| ((vitals.addr, vitals.host.clone()), vitals.is_available());
+                let addresses: Vec<_> = all.iter().map(state).collect();
+                for at in schedule.due(&addresses, intervals, now_ms).into_iter().take(at_a_time) {
+                    schedule.started(&addresses[at].0, now_ms);
+                    all[at].report_probe(&checks, Outcome::Success, Evidence::Status(200), Now::default());
+                }
+            }
+            assert!(all.iter().all(Vitals::is_available), "seed {seed}: not all are back after {bound_ms} ms");
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balancer::Ask;
+use crate::balancer::Peer;
 use crate::balancer::Tried;
 use crate::balancer::checks::Seen;
 use crate::balancer::health::Outcome;
@@ -160,7 +162,8 @@ impl World {
                     }
                 }
             }
-            return assert_eq!(out().count(), 0, "{}: out after good probes", self.at());
+            assert_eq!(out().count(), 0, "{}: out after good probes", self.at());
+            return self.used_at_once();
         }
         // Somebody asks, or nobody would miss it.
         let (any, none) = (self.cores[0].peers.clone(), Tried::default());
@@ -183,10 +186,30 @@ impl World {
         for peer in out() {
             assert!(peer.vitals.word().is_held(), "{}: {} is out after its trials", self.at(), peer.addr);
         }
+        self.used_at_once();
         if self.rng.bool() {
             self.counts.words += 1;
             set.peers().iter().for_each(|peer| peer.vitals.force(checks, true, self.now()));
             assert_eq!(out().count(), 0, "{}: out though an operator said otherwise", self.at());
         }
+    }
+
+    /// Whoever has just come back has requests at once, whatever the algorithm knows of the others.
+    fn used_at_once(&mut self) {
+        let set = self.set.clone();
+        if self.spec.algorithm.name == "consistent-hashing" || !set.balancer.is_healthy() {
+            return;
+        }
+        let (core, none) = (self.cores[0].peers.clone(), Tried::default());
+        let just_back = |peer: &&Peer| peer.vitals.is_fresh_again(self.now_ms, 1);
+        let mut waiting: HashSet<_> = usable(&set).filter(just_back).map(|peer| peer.addr).collect();
+        // The golden ratio's longest gap is less than three times the mean one.
+        let lightest = usable(&set).map(|peer| u64::from(peer.weight)).min().unwrap_or(1);
+        for _ in 0..=3 * set.balancer.weight() / lightest {
+            if let Ok(pick) = core.pick(&first(&core, &none, 0, self.now_ms)) {
+                waiting.remove(&pick.peer.addr);
+            }
+        }
+        assert!(waiting.is_empty(), "{}: {waiting:?} are back and not used", self.at());
     }
 }
