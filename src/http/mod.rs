@@ -14,6 +14,8 @@ pub mod fields;
 pub mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing_rewriting;
 pub mod head;
 pub mod hop;
 pub mod host;

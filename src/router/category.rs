@@ -374,7 +374,7 @@ impl Category {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Categories {
     /// The same content, whatever was there before.
     pub fn same_as(&self, other: &Self) -> bool {

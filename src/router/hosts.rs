@@ -212,7 +212,7 @@ impl Tries {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Hosts {
     /// The same tries in the same shape, whatever was there before.
     pub fn same_as(&self, other: &Self) -> bool {

@@ -7,6 +7,8 @@ pub mod compile;
 mod entry;
 pub mod examine;
 pub mod expressions;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gates;
 mod hosts;
 pub mod matcher;
@@ -24,13 +26,13 @@ mod tables;
 #[cfg(test)]
 mod traditional_tables;
 mod trie;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod twin;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod twin_expressions;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod twin_traditional;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod worlds;
 
 use std::net::IpAddr;
@@ -194,7 +196,7 @@ impl Router {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Router {
     /// The same index, whatever was there before.
     fn same_as(&self, other: &Self) -> bool {

@@ -1,7 +1,6 @@
 //! Tests only. Expressions as trees that print themselves and that are asked of requests in the obvious way, with owned
 //! texts throughout: what `expressions` is held to.
 
-use fastrand::Rng;
 use regex::Regex;
 
 use crate::config::Cidr;
@@ -9,6 +8,7 @@ use crate::router::twin::Request;
 use crate::router::twin::destination_port;
 use crate::router::twin::fold;
 use crate::router::twin::name_and_port;
+use crate::stdx::fuzzing::Chance;
 
 #[derive(Clone, Debug)]
 pub(super) enum Expression {
@@ -54,9 +54,9 @@ const BLOCKS: &[&str] = &["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "fd00::/8", 
 const IPS: &[&str] = &["10.1.2.3", "127.0.0.1", "fd00::1"];
 
 impl Expression {
-    pub fn random(rng: &mut Rng, depth: u8) -> Self {
-        let many = |rng: &mut Rng| (0..rng.usize(2..4)).map(|_| Self::random(rng, depth - 1)).collect();
-        match rng.u8(..10) {
+    pub fn random(rng: &mut Chance<'_>, depth: u8) -> Self {
+        let many = |rng: &mut Chance<'_>| (0..rng.usize(2..4)).map(|_| Self::random(rng, depth - 1)).collect();
+        match rng.usize(..10) {
             0..3 if depth > 0 => Self::All(many(rng)),
             3..6 if depth > 0 => Self::Any(many(rng)),
             6 if depth > 0 => Self::Not(Box::new(Self::random(rng, depth - 1))),
@@ -64,9 +64,9 @@ impl Expression {
         }
     }
 
-    fn random_predicate(rng: &mut Rng) -> Self {
-        let one = |rng: &mut Rng, of: &[&'static str]| of[rng.usize(..of.len())];
-        match rng.u8(..12) {
+    fn random_predicate(rng: &mut Chance<'_>) -> Self {
+        let one = |rng: &mut Chance<'_>, of: &[&'static str]| of[rng.usize(..of.len())];
+        match rng.usize(..12) {
             0 => Self::Predicate {
                 field: one(rng, INT_FIELDS).to_owned(),
                 functions: &[],

@@ -1,22 +1,20 @@
-//! Tests only. Random worlds of routes and requests, in which the index of each flavour must answer as its twin does.
+//! Tests and fuzz targets only. Random worlds of routes and requests, in which the index of each flavour must answer as its
+//! twin does.
 //!
 //! A failure names its seed; `RINGWAY_SEED=<seed>` runs that world alone.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use fastrand::Rng;
 use uuid::Uuid;
 
 use crate::config::Cidr;
 use crate::config::RouterFlavor;
 use crate::router::Hit;
-use crate::router::Query;
 use crate::router::RouteKey;
 use crate::router::Router;
 use crate::router::compile::Rules;
 use crate::router::compile::compile;
-use crate::router::examine::examine;
 use crate::router::matcher::Compiled;
 use crate::router::net::Endpoint;
 use crate::router::twin::Headers;
@@ -24,6 +22,7 @@ use crate::router::twin::Request;
 use crate::router::twin::Twin;
 use crate::router::twin_expressions::Expression;
 use crate::router::twin_traditional::TraditionalTwin;
+use crate::stdx::fuzzing::Chance;
 
 const METHODS: &[&str] = &["GET", "POST", "PURGE", "FOO", "OPTIONS"];
 const HOSTS: &[&str] = &[
@@ -102,16 +101,16 @@ const RULE_HEADERS: &[(&str, &[&str])] = &[
 const RULE_SNIS: &[&str] = &["a.test", "a.test.", "b.test", "*.test", "a.*", "*a.test", "*"];
 const SNIS: &[&str] = &["a.test", "b.test", "x.a.test", "a.other", "other"];
 
-fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+fn pick<T: Copy>(rng: &mut Chance<'_>, from: &[T]) -> T {
     from[rng.usize(..from.len())]
 }
 
-fn some<T>(rng: &mut Rng, count: Range<usize>, mut make: impl FnMut(&mut Rng) -> T) -> Vec<T> {
+pub(super) fn some<T>(rng: &mut Chance<'_>, count: Range<usize>, mut make: impl FnMut(&mut Chance<'_>) -> T) -> Vec<T> {
     (0..rng.usize(count)).map(|_| make(rng)).collect()
 }
 
 /// Often of few bytes, so that paths are prefixes of each other.
-fn random_path(rng: &mut Rng) -> String {
+fn random_path(rng: &mut Chance<'_>) -> String {
     let tail: String = some(rng, 0..7, |rng| pick(rng, &['a', 'b', '/'])).into_iter().collect();
     format!("/{tail}")
 }
@@ -123,8 +122,9 @@ pub(super) struct Written {
     pub expression: Option<Expression>,
 }
 
-fn random_route(rng: &mut Rng, flavor: RouterFlavor) -> Written {
-    let mut rules = Rules { id: Uuid::from_u128(rng.u128(..)), created_at_s: rng.u64(..4), ..Rules::default() };
+pub(super) fn random_route(rng: &mut Chance<'_>, flavor: RouterFlavor) -> Written {
+    let mut rules =
+        Rules { id: Uuid::from_u128(rng.unique()), created_at_s: rng.usize(..4) as u64, ..Rules::default() };
     let is_expressions = flavor == RouterFlavor::Expressions;
     if is_expressions {
         let protocols: &[&str] =
@@ -133,13 +133,13 @@ fn random_route(rng: &mut Rng, flavor: RouterFlavor) -> Written {
         if rng.bool() {
             let expression = Expression::random(rng, 2);
             rules.expression = Some(expression.text());
-            rules.priority = rng.u64(..3);
+            rules.priority = rng.usize(..3) as u64;
             return Written { rules, expression: Some(expression) };
         }
     }
     random_attributes(rng, &mut rules);
-    if is_expressions && rng.u8(..5) == 0 {
-        let endpoint = |rng: &mut Rng| Endpoint {
+    if is_expressions && rng.usize(..5) == 0 {
+        let endpoint = |rng: &mut Chance<'_>| Endpoint {
             block: rng.bool().then(|| Cidr::parse(pick(rng, &["10.0.0.0/8", "127.0.0.1"])).unwrap()),
             port: rng.bool().then(|| pick(rng, &[80, 8000, 40_000])),
         };
@@ -158,35 +158,35 @@ fn random_route(rng: &mut Rng, flavor: RouterFlavor) -> Written {
     Written { rules, expression: None }
 }
 
-fn random_attributes(rng: &mut Rng, rules: &mut Rules) {
-    if rng.u8(..10) < 2 {
+fn random_attributes(rng: &mut Chance<'_>, rules: &mut Rules) {
+    if rng.usize(..10) < 2 {
         rules.methods = some(rng, 1..4, |rng| pick(rng, METHODS).to_owned());
     }
-    if rng.u8(..10) < 5 {
+    if rng.usize(..10) < 5 {
         rules.hosts = some(rng, 1..4, |rng| pick(rng, HOSTS).to_owned());
     }
-    if rng.u8(..10) < 8 {
-        let path = |rng: &mut Rng| {
-            if rng.u8(..4) == 0 { pick(rng, REGEXES).to_owned() } else { random_path(rng) }
+    if rng.usize(..10) < 8 {
+        let path = |rng: &mut Chance<'_>| {
+            if rng.usize(..4) == 0 { pick(rng, REGEXES).to_owned() } else { random_path(rng) }
         };
         rules.paths = some(rng, 1..4, path);
     }
-    if rng.u8(..10) < 2 {
+    if rng.usize(..10) < 2 {
         let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
         rules.headers = some(rng, 1..3, |rng| pick(rng, RULE_HEADERS))
             .into_iter()
             .map(|(name, wanted)| (name.to_owned(), values(wanted)))
             .collect();
     }
-    if rng.u8(..10) < 1 {
+    if rng.usize(..10) < 1 {
         rules.snis = some(rng, 1..3, |rng| pick(rng, RULE_SNIS).to_owned());
     }
     if rng.bool() {
-        rules.regex_priority = rng.i64(-1..4);
+        rules.regex_priority = rng.usize(..5) as i64 - 1;
     }
 }
 
-fn random_request(rng: &mut Rng) -> Request {
+pub(super) fn random_request(rng: &mut Chance<'_>) -> Request {
     let https = rng.bool();
     Request {
         method: pick(rng, &["GET", "GET", "POST", "PURGE", "FOO", "BAR", "get"]),
@@ -202,20 +202,10 @@ fn random_request(rng: &mut Rng) -> Request {
     }
 }
 
-fn seeds(count: u64) -> Range<u64> {
-    match std::env::var("RINGWAY_SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().expect("RINGWAY_SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..count,
-    }
-}
-
-const FLAVORS: [RouterFlavor; 3] =
+pub(super) const FLAVORS: [RouterFlavor; 3] =
     [RouterFlavor::TraditionalCompatible, RouterFlavor::Traditional, RouterFlavor::Expressions];
 
-fn build<'a>(flavor: RouterFlavor, routes: impl IntoIterator<Item = (RouteKey, &'a Written)>) -> Router {
+pub(super) fn build<'a>(flavor: RouterFlavor, routes: impl IntoIterator<Item = (RouteKey, &'a Written)>) -> Router {
     let mut router = Router::new();
     for (key, written) in routes {
         router.insert(key, compiled(flavor, written));
@@ -223,17 +213,17 @@ fn build<'a>(flavor: RouterFlavor, routes: impl IntoIterator<Item = (RouteKey, &
     router
 }
 
-fn compiled(flavor: RouterFlavor, written: &Written) -> Arc<Compiled> {
+pub(super) fn compiled(flavor: RouterFlavor, written: &Written) -> Arc<Compiled> {
     Arc::new(compile(&written.rules, flavor).unwrap_or_else(|errors| panic!("{:?}: {errors:?}", written.rules)))
 }
 
-enum AnyTwin<'a> {
+pub(super) enum AnyTwin<'a> {
     Flat(Twin<'a>),
     Traditional(TraditionalTwin<'a>),
 }
 
 impl<'a> AnyTwin<'a> {
-    fn new(flavor: RouterFlavor, routes: impl IntoIterator<Item = (RouteKey, &'a Written)>) -> Self {
+    pub fn new(flavor: RouterFlavor, routes: impl IntoIterator<Item = (RouteKey, &'a Written)>) -> Self {
         match flavor {
             RouterFlavor::Traditional => {
                 Self::Traditional(TraditionalTwin::new(routes.into_iter().map(|(key, written)| (key, &written.rules))))
@@ -242,7 +232,7 @@ impl<'a> AnyTwin<'a> {
         }
     }
 
-    fn find(&self, request: &Request) -> Option<Hit> {
+    pub fn find(&self, request: &Request) -> Option<Hit> {
         match self {
             Self::Flat(twin) => twin.find(request),
             Self::Traditional(twin) => twin.find(request),
@@ -250,119 +240,139 @@ impl<'a> AnyTwin<'a> {
     }
 }
 
-#[track_caller]
-fn check(place: (RouterFlavor, u64), router: &Router, twin: &AnyTwin<'_>, request: &Request) {
-    let (flavor, seed) = place;
-    assert_eq!(request.find_in(router), twin.find(request), "RINGWAY_SEED={seed} {flavor:?} {request:?}");
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::Query;
+    use crate::router::examine::examine;
 
-#[test]
-fn the_index_agrees_with_the_flat_walk() {
-    for flavor in FLAVORS {
-        let mut hits = 0;
-        for seed in seeds(60) {
-            let mut rng = Rng::with_seed(seed);
-            let routes = some(&mut rng, 1..40, |rng| random_route(rng, flavor));
-            let keyed = || (0..).map(RouteKey).zip(&routes);
-            let (router, twin) = (build(flavor, keyed()), AnyTwin::new(flavor, keyed()));
-            for _ in 0..100 {
-                let request = random_request(&mut rng);
-                check((flavor, seed), &router, &twin, &request);
-                hits += u32::from(twin.find(&request).is_some());
+    fn seeds(count: u64) -> Range<u64> {
+        match std::env::var("RINGWAY_SEED") {
+            Ok(seed) => {
+                let seed: u64 = seed.parse().expect("RINGWAY_SEED is a number");
+                seed..seed + 1
             }
+            Err(_) => 0..count,
         }
-        assert!(hits > 0, "worlds in which nothing matches prove nothing");
     }
-}
 
-#[test]
-fn changes_in_place_leave_what_a_fresh_build_gives() {
-    for (flavor, seed) in FLAVORS.into_iter().flat_map(|flavor| seeds(24).map(move |seed| (flavor, seed))) {
-        let mut rng = Rng::with_seed(seed);
-        let mut router = Router::new();
-        let mut routes: Vec<Option<Written>> = vec![None; 24];
-        for _ in 0..100 {
-            let index = rng.usize(..routes.len());
-            let key = RouteKey(index as u32);
-            let had = routes[index].is_some();
-            routes[index] = (rng.u8(..3) > 0).then(|| random_route(&mut rng, flavor));
-            let replaced = match &routes[index] {
-                Some(written) => router.insert(key, compiled(flavor, written)),
-                None => router.remove(key),
-            };
-            assert_eq!(replaced.is_some(), had, "RINGWAY_SEED={seed} {flavor:?}");
-        }
-        let keyed = || (0..).map(RouteKey).zip(&routes).filter_map(|(key, written)| Some((key, written.as_ref()?)));
-        let (fresh, twin) = (build(flavor, keyed()), AnyTwin::new(flavor, keyed()));
-        assert_eq!(router.len(), keyed().count(), "RINGWAY_SEED={seed} {flavor:?}");
-        assert!(router.same_as(&fresh), "RINGWAY_SEED={seed} {flavor:?}");
-        for _ in 0..100 {
-            check((flavor, seed), &router, &twin, &random_request(&mut rng));
-        }
-        for index in 0..routes.len() {
-            router.remove(RouteKey(index as u32));
-        }
-        assert!(router.is_empty() && router.same_as(&Router::new()), "RINGWAY_SEED={seed} {flavor:?}");
+    #[track_caller]
+    fn check(place: (RouterFlavor, u64), router: &Router, twin: &AnyTwin<'_>, request: &Request) {
+        let (flavor, seed) = place;
+        assert_eq!(request.find_in(router), twin.find(request), "RINGWAY_SEED={seed} {flavor:?} {request:?}");
     }
-}
 
-/// Alone in a router a route is found exactly when no condition fails. (In the flavour `traditional` a route may be
-/// passed over although none does: the search wants at least one attribute that it has an index of.)
-#[test]
-fn a_route_that_fails_no_condition_is_one_that_is_found() {
-    for flavor in FLAVORS {
-        let mut found = [0; 2];
-        for seed in seeds(60) {
-            let mut rng = Rng::with_seed(seed);
-            for _ in 0..20 {
-                let route = random_route(&mut rng, flavor);
-                let router = build(flavor, [(RouteKey(0), &route)]);
-                let compiled = compiled(flavor, &route);
-                for _ in 0..20 {
+    #[test]
+    fn the_index_agrees_with_the_flat_walk() {
+        for flavor in FLAVORS {
+            let mut hits = 0;
+            for seed in seeds(60) {
+                let mut rng = Chance::seeded(seed);
+                let routes = some(&mut rng, 1..40, |rng| random_route(rng, flavor));
+                let keyed = || (0..).map(RouteKey).zip(&routes);
+                let (router, twin) = (build(flavor, keyed()), AnyTwin::new(flavor, keyed()));
+                for _ in 0..100 {
                     let request = random_request(&mut rng);
-                    let hit = request.find_in(&router);
-                    let examined = examine(&compiled, &request.query());
-                    let place = format!("RINGWAY_SEED={seed} {flavor:?} {:?} {request:?}: {examined:?}", route.rules);
-                    if flavor == RouterFlavor::Traditional {
-                        assert!(hit.is_none() || examined.failed.is_empty(), "{place}");
-                    } else {
-                        assert_eq!(hit.is_some(), examined.failed.is_empty(), "{place}");
-                    }
-                    if let Some(hit) = hit {
-                        assert_eq!(hit.path, examined.path, "{place}");
-                    }
-                    found[usize::from(hit.is_some())] += 1;
+                    check((flavor, seed), &router, &twin, &request);
+                    hits += u32::from(twin.find(&request).is_some());
                 }
             }
+            assert!(hits > 0, "worlds in which nothing matches prove nothing");
         }
-        assert!(found.iter().all(|count| *count > 100), "{found:?}");
     }
-}
 
-#[test]
-fn any_bytes_of_a_peer_are_answered() {
-    for (flavor, seed) in FLAVORS.into_iter().flat_map(|flavor| seeds(8).map(move |seed| (flavor, seed))) {
-        let mut rng = Rng::with_seed(seed);
-        let routes = some(&mut rng, 1..40, |rng| random_route(rng, flavor));
-        let router = build(flavor, (0..).map(RouteKey).zip(&routes));
-        let bytes = |rng: &mut Rng| -> Vec<u8> { some(rng, 0..40, |rng| pick(rng, b"ab/.:*[]\xff\xc3\x80\0 test80")) };
-        for _ in 0..500 {
-            let (method, host, path, sni) = (bytes(&mut rng), bytes(&mut rng), bytes(&mut rng), bytes(&mut rng));
-            let headers = Headers(some(&mut rng, 0..3, |rng| pick(rng, HEADERS)));
-            let query = Query {
-                method: &method,
-                host: &host,
-                path: &path,
-                https: rng.bool(),
-                sni: Some(&sni),
-                port: rng.u16(..),
-                arguments: &bytes(&mut rng),
-                source: ([127, 0, 0, 1], rng.u16(..)).into(),
-                destination: [127, 0, 0, 1].into(),
-                headers: &headers,
+    #[test]
+    fn changes_in_place_leave_what_a_fresh_build_gives() {
+        for (flavor, seed) in FLAVORS.into_iter().flat_map(|flavor| seeds(24).map(move |seed| (flavor, seed))) {
+            let mut rng = Chance::seeded(seed);
+            let mut router = Router::new();
+            let mut routes: Vec<Option<Written>> = vec![None; 24];
+            for _ in 0..100 {
+                let index = rng.usize(..routes.len());
+                let key = RouteKey(index as u32);
+                let had = routes[index].is_some();
+                routes[index] = (rng.usize(..3) > 0).then(|| random_route(&mut rng, flavor));
+                let replaced = match &routes[index] {
+                    Some(written) => router.insert(key, compiled(flavor, written)),
+                    None => router.remove(key),
+                };
+                assert_eq!(replaced.is_some(), had, "RINGWAY_SEED={seed} {flavor:?}");
+            }
+            let keyed = || (0..).map(RouteKey).zip(&routes).filter_map(|(key, written)| Some((key, written.as_ref()?)));
+            let (fresh, twin) = (build(flavor, keyed()), AnyTwin::new(flavor, keyed()));
+            assert_eq!(router.len(), keyed().count(), "RINGWAY_SEED={seed} {flavor:?}");
+            assert!(router.same_as(&fresh), "RINGWAY_SEED={seed} {flavor:?}");
+            for _ in 0..100 {
+                check((flavor, seed), &router, &twin, &random_request(&mut rng));
+            }
+            for index in 0..routes.len() {
+                router.remove(RouteKey(index as u32));
+            }
+            assert!(router.is_empty() && router.same_as(&Router::new()), "RINGWAY_SEED={seed} {flavor:?}");
+        }
+    }
+
+    /// Alone in a router a route is found exactly when no condition fails. (In the flavour `traditional` a route may be
+    /// passed over although none does: the search wants at least one attribute that it has an index of.)
+    #[test]
+    fn a_route_that_fails_no_condition_is_one_that_is_found() {
+        for flavor in FLAVORS {
+            let mut found = [0; 2];
+            for seed in seeds(60) {
+                let mut rng = Chance::seeded(seed);
+                for _ in 0..20 {
+                    let route = random_route(&mut rng, flavor);
+                    let router = build(flavor, [(RouteKey(0), &route)]);
+                    let compiled = compiled(flavor, &route);
+                    for _ in 0..20 {
+                        let request = random_request(&mut rng);
+                        let hit = request.find_in(&router);
+                        let examined = examine(&compiled, &request.query());
+                        let place =
+                            format!("RINGWAY_SEED={seed} {flavor:?} {:?} {request:?}: {examined:?}", route.rules);
+                        if flavor == RouterFlavor::Traditional {
+                            assert!(hit.is_none() || examined.failed.is_empty(), "{place}");
+                        } else {
+                            assert_eq!(hit.is_some(), examined.failed.is_empty(), "{place}");
+                        }
+                        if let Some(hit) = hit {
+                            assert_eq!(hit.path, examined.path, "{place}");
+                        }
+                        found[usize::from(hit.is_some())] += 1;
+                    }
+                }
+            }
+            assert!(found.iter().all(|count| *count > 100), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_of_a_peer_are_answered() {
+        for (flavor, seed) in FLAVORS.into_iter().flat_map(|flavor| seeds(8).map(move |seed| (flavor, seed))) {
+            let mut rng = Chance::seeded(seed);
+            let routes = some(&mut rng, 1..40, |rng| random_route(rng, flavor));
+            let router = build(flavor, (0..).map(RouteKey).zip(&routes));
+            let bytes = |rng: &mut Chance<'_>| -> Vec<u8> {
+                some(rng, 0..40, |rng| pick(rng, b"ab/.:*[]\xff\xc3\x80\0 test80"))
             };
-            let matched_len = router.find(&query).and_then(|hit| hit.matched_len).unwrap_or(0);
-            assert!(matched_len <= path.len(), "RINGWAY_SEED={seed}");
+            for _ in 0..500 {
+                let (method, host, path, sni) = (bytes(&mut rng), bytes(&mut rng), bytes(&mut rng), bytes(&mut rng));
+                let headers = Headers(some(&mut rng, 0..3, |rng| pick(rng, HEADERS)));
+                let query = Query {
+                    method: &method,
+                    host: &host,
+                    path: &path,
+                    https: rng.bool(),
+                    sni: Some(&sni),
+                    port: rng.usize(..=0xffff) as u16,
+                    arguments: &bytes(&mut rng),
+                    source: ([127, 0, 0, 1], rng.usize(..=0xffff) as u16).into(),
+                    destination: [127, 0, 0, 1].into(),
+                    headers: &headers,
+                };
+                let matched_len = router.find(&query).and_then(|hit| hit.matched_len).unwrap_or(0);
+                assert!(matched_len <= path.len(), "RINGWAY_SEED={seed}");
+            }
         }
     }
 }

@@ -3,9 +3,65 @@
 //! for tests and by cargo-fuzz only. Always: the same seed mutates the same way, and a failure tells the text.
 
 use std::fs;
+use std::ops::Bound;
+use std::ops::RangeBounds;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::path::Path;
+
+/// Decisions of what makes up random worlds: of a seed, or of bytes, so that a fuzzer can steer them. When the bytes are
+/// used up every decision is the lowest.
+pub struct Chance<'a> {
+    rng: fastrand::Rng,
+    bytes: Option<&'a [u8]>,
+}
+
+impl<'a> Chance<'a> {
+    pub fn seeded(seed: u64) -> Self {
+        Self { rng: fastrand::Rng::with_seed(seed), bytes: None }
+    }
+
+    pub fn of(bytes: &'a [u8]) -> Self {
+        Self { rng: fastrand::Rng::with_seed(0), bytes: Some(bytes) }
+    }
+
+    /// Whether bytes decide, and none is left.
+    pub fn is_used_up(&self) -> bool {
+        self.bytes.is_some_and(<[u8]>::is_empty)
+    }
+
+    /// One of a range that is not empty.
+    #[track_caller]
+    pub fn usize(&mut self, range: impl RangeBounds<usize>) -> usize {
+        let low = match range.start_bound() {
+            Bound::Included(low) => *low,
+            Bound::Excluded(low) => low + 1,
+            Bound::Unbounded => 0,
+        };
+        let high = match range.end_bound() {
+            Bound::Included(high) => *high,
+            Bound::Excluded(high) => high - 1,
+            Bound::Unbounded => usize::MAX,
+        };
+        match self.bytes {
+            None => self.rng.usize(low..=high),
+            Some([]) => low,
+            Some([first, rest @ ..]) => {
+                self.bytes = Some(rest);
+                low + usize::from(*first) % (high - low).saturating_add(1)
+            }
+        }
+    }
+
+    pub fn bool(&mut self) -> bool {
+        self.usize(..2) == 1
+    }
+
+    /// Never the same twice, but by chance; bytes do not decide it.
+    pub fn unique(&mut self) -> u128 {
+        self.rng.u128(..)
+    }
+}
 
 /// Texts up to this length are also read in single bytes.
 const SINGLES_BYTES_MAX: usize = 2 << 10;

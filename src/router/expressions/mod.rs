@@ -8,6 +8,8 @@
 pub mod check;
 pub(super) mod evaluate;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grammar;
 mod guards;
 mod peg;
