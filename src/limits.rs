@@ -116,6 +116,10 @@ pub const UPSTREAM_HELD_MS: u64 = 100;
 pub const DEBUG_OUTPUT_BYTES_MAX: usize = 4 << 10;
 /// Pause of a core's accept loop when the system is out of descriptors.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// Idle client connections that are ended at a time when descriptors are short, or one in 64 of them.
+pub const SPARED_AT_LEAST: usize = 8;
+/// Descriptors that clients leave to upstreams, files and the control plane: a quarter of all, but no more than this.
+pub const DESCRIPTORS_RESERVED_MAX: u64 = 4096;
 /// How many versions the store's log of changes keeps.
 pub const CHANGE_LOG_VERSIONS_MAX: u64 = 100_000;
 /// How deep a JSON body of the Admin API may nest.

@@ -130,8 +130,11 @@ fn bad_encoding(fields: &Fields, src: &[u8]) -> BadFraming {
     if unknown { BadFraming::EncodingUnknown } else { BadFraming::EncodingSyntax }
 }
 
-/// The one length that all Content-Length lines and list elements agree on.
-fn content_length(fields: &Fields, src: &[u8]) -> Result<Option<u64>, BadFraming> {
+/// The one length that all Content-Length lines and list elements agree on; `None` without any.
+///
+/// # Errors
+/// They are no number, too large a one, or not the same.
+pub fn content_length(fields: &Fields, src: &[u8]) -> Result<Option<u64>, BadFraming> {
     let mut agreed = None;
     for line in fields.values(src, Known::ContentLength) {
         for element in line.split(|&byte| byte == b',') {

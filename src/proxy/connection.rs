@@ -169,6 +169,14 @@ pub fn end_parked(core: &Core, resting: Resting) {
     core.counters.active.sub();
 }
 
+/// Descriptors are short: ends some of the connections that were served and wait for a next request, those that have
+/// waited longest, so that who has a request is served. Answers whether there were any.
+pub fn make_room(core: &Core) -> bool {
+    let before = core.parked.len();
+    core.parked.take_spare((before / 64).max(limits::SPARED_AT_LEAST), |resting| end_parked(core, resting));
+    core.parked.len() < before
+}
+
 /// Ends the parked connections whose time is up; who has begun a request is told.
 pub fn end_overdue(core: &Rc<Core>) {
     core.parked.take_due(core.clock.now_ms(), |resting| match resting.begun.is_empty() {

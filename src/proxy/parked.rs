@@ -133,6 +133,19 @@ impl Parked {
         keys.into_iter().filter_map(|key| self.remove(key)).for_each(&mut give);
     }
 
+    /// Gives back up to `count` connections that were answered before and wait for a next request: those whose time is up
+    /// first.
+    pub fn take_spare(&self, count: usize, mut give: impl FnMut(Resting)) {
+        let spare = |(key, resting): (usize, &Resting)| {
+            (resting.begun.is_empty() && resting.facts.requests > 0).then_some((resting.until_ms, key))
+        };
+        let mut all: Vec<(u64, usize)> = self.entries.borrow().iter().filter_map(spare).collect();
+        if all.len() > count && count > 0 {
+            all.select_nth_unstable(count - 1);
+        }
+        all.into_iter().take(count).filter_map(|(_, key)| self.remove(key)).for_each(&mut give);
+    }
+
     /// Connections parked now.
     pub fn len(&self) -> usize {
         self.entries.borrow().len()
@@ -218,6 +231,27 @@ mod tests {
         assert!(due(99).is_empty());
         assert_eq!(due(100).len(), 1);
         drop(clients);
+    }
+
+    #[test]
+    fn those_that_can_be_spared_are_given_back_the_longest_idle_first() {
+        let parked = Parked::new().unwrap();
+        let (mut silent, begun) = (pair(b"", 10), pair(b"GET / HT", 20));
+        silent.resting.facts.requests = 0;
+        let pairs = [pair(b"", 300), pair(b"", 100), silent, begun, pair(b"", 200)];
+        for Pair { resting, .. } in pairs {
+            parked.insert(resting).unwrap();
+        }
+        let spare = |count| {
+            let mut times = Vec::new();
+            parked.take_spare(count, |resting| times.push(resting.until_ms));
+            times.sort_unstable();
+            times
+        };
+        assert!(spare(0).is_empty());
+        assert_eq!(spare(2), [100, 200]);
+        assert_eq!(spare(5), [300]);
+        assert_eq!((spare(5).len(), parked.len()), (0, 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::http::encode::push_fields;
 use crate::http::encode::push_status_line;
 use crate::http::fields::Field;
 use crate::http::framing::ResponseFraming;
+use crate::http::framing::content_length;
 use crate::http::framing::keep_alive;
 use crate::http::framing::response_framing;
 use crate::http::head::Method;
@@ -267,12 +268,18 @@ impl Job<'_> {
         let reason = if x.status == x.response.status { x.response.reason.of(src) } else { b"" };
         push_status_line(out, x.status, reason);
         let fields = &x.response.fields;
-        let names_length = matches!(framing, ResponseFraming::Empty);
+        let length = match framing {
+            ResponseFraming::Length(n) => Some(n),
+            // Of an answer without a body it is what it would have been: it is kept (RFC 9110 section 8.6).
+            ResponseFraming::Empty if !matches!(x.response.status, 101 | 204) => {
+                content_length(fields, src).ok().flatten()
+            }
+            _ => None,
+        };
         let headers = rules.settings.headers;
         let (mut dates, mut servers) = (0, 0);
         push_fields(out, fields, src, |field| match field.known {
-            // Of an answer without a body the length is what it would have been: it is kept (RFC 9110 section 8.6).
-            Known::ContentLength => names_length && x.response.status != 204 && x.response.status != 101,
+            Known::ContentLength => false,
             Known::XKongRequestId => !headers.request_id,
             Known::Via => !headers.via,
             Known::XKongUpstreamLatency => !headers.upstream_latency,
@@ -283,8 +290,8 @@ impl Job<'_> {
             Known::Server => is_first(&mut servers),
             _ => true,
         });
-        match (framing, encoding) {
-            (ResponseFraming::Length(n), _) => push_field_u64(out, b"Content-Length", n),
+        match (length, encoding) {
+            (Some(n), _) => push_field_u64(out, b"Content-Length", n),
             (_, Encoding::Chunked) => push_field(out, b"Transfer-Encoding", b"chunked"),
             _ => {}
         }

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::rc::Rc;
@@ -261,6 +262,7 @@ async fn wake_parked(core: Rc<Core>, bell: OwnedFd) {
 
 async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
     let local = listener.local_addr().ok();
+    let clients_max = descriptors_of_clients();
     let mut serial = 0;
     loop {
         match listener.accept().await {
@@ -269,14 +271,34 @@ async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
                 serial += 1;
                 let local = local.filter(|addr| !addr.ip().is_unspecified()).or_else(|| stream.local_addr().ok());
                 let facts = ConnFacts { peer, local: local.unwrap_or(peer), serial, requests: 0 };
+                // The kernel gives the lowest number that is free, so this one tells how many are taken.
+                let mut taken = stream.as_raw_fd();
                 connection::open(&core, Conn::new(stream), facts, has_preface);
+                while taken >= clients_max && !connection::make_room(&core) && !core.draining.get() {
+                    monoio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await;
+                    taken = core.parked.doorbell().map_or(taken, |probe| probe.as_raw_fd());
+                }
             }
             // The listener was shut down.
             Err(error) if error.kind() == ErrorKind::InvalidInput || core.draining.get() => return,
             // Out of descriptors or memory: clients wait in the backlog until some are free again.
-            Err(_) => monoio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await,
+            Err(_) => {
+                connection::make_room(&core);
+                monoio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await;
+            }
         }
     }
+}
+
+/// The first descriptor that is not for clients: the rest is for upstreams, files and the control plane.
+fn descriptors_of_clients() -> RawFd {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // Safety: the kernel writes one structure.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return RawFd::MAX;
+    }
+    let reserved = (limit.rlim_cur / 4).min(limits::DESCRIPTORS_RESERVED_MAX);
+    RawFd::try_from(limit.rlim_cur - reserved).unwrap_or(RawFd::MAX)
 }
 
 /// Accepts nothing more, ends idle connections, and waits for the others.
