@@ -131,10 +131,14 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) ->
     let end = match parsed.parse_with_uninit_headers(text, slots) {
         Ok(httparse::Status::Complete(end)) => at + end,
         Ok(httparse::Status::Partial) => return unfinished(text, limits),
-        Err(httparse::Error::Version) => return Err(bad_version(text, parsed.path)),
-        Err(httparse::Error::Token | httparse::Error::Status) => {
-            return Err(if line_is_long(text, limits) { BadHead::LineTooLong } else { BadHead::RequestLine });
+        // A line that is too long is that, whatever else is wrong with it: its end may not have come when that is seen.
+        Err(httparse::Error::Version | httparse::Error::Token | httparse::Error::Status)
+            if line_is_long(text, limits) =>
+        {
+            return Err(BadHead::LineTooLong);
         }
+        Err(httparse::Error::Version) => return Err(bad_version(text, parsed.path)),
+        Err(httparse::Error::Token | httparse::Error::Status) => return Err(BadHead::RequestLine),
         Err(error) => return Err(refusal(error)),
     };
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
@@ -471,6 +475,7 @@ mod tests {
         assert_eq!(of(&limits, &line(30)), Ok(Progress::NeedMore));
         assert_eq!(of(&limits, &line(300)), Err((BadHead::LineTooLong, 414)));
         assert_eq!(of(&limits, &format!("GET {}", "/".repeat(300))), Err((BadHead::LineTooLong, 414)));
+        assert_eq!(of(&limits, &format!("GET {} x\r\n\r\n", "/".repeat(300))), Err((BadHead::LineTooLong, 414)));
         assert_eq!(of(&limits, &with("A: 01234567890123456\r\n")), Ok(Progress::Complete));
         assert_eq!(of(&limits, &with("A: 012345678901234567\r\n")), Err((BadHead::FieldTooLong, 494)));
         assert_eq!(of(&limits, &with("A:1\r\nB:1\r\nC:1\r\n")), Ok(Progress::Complete));

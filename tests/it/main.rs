@@ -5,6 +5,7 @@ mod harness;
 
 mod acknowledged;
 mod admin_access;
+mod answers;
 mod authentication;
 mod bad_input;
 mod balancing;
@@ -26,8 +27,10 @@ mod health;
 mod kept_health;
 mod ldap;
 mod lifecycle;
+mod limits;
 mod load;
 mod logs;
+mod messages;
 mod mixes;
 mod names;
 mod oauth2;
