@@ -8,6 +8,7 @@ import ctypes
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -35,6 +36,8 @@ class Run:
     def __init__(self, proxy_cpu, load_cpu, load):
         self.proxy_cpu, self.load_cpu, self.load, self.processes, self.ports = proxy_cpu, load_cpu, load, [], set()
         self.leaving = []  # what to undo at the end
+        self.connections = 8192  # that a peer is told to provide for
+        self.descriptors = None  # a limit for what is started from now on
         # Memory, so that no writeback of access logs runs during a measurement.
         shared = os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2 << 30
         self.directory = tempfile.mkdtemp(prefix="ringway-bench-", dir="/dev/shm" if shared else None)
@@ -72,6 +75,8 @@ class Run:
         def child():
             os.setsid()  # Ctrl-C reaches this process only, which then ends its children in order
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if self.descriptors:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
             os.sched_setaffinity(0, {cpu})
         with open(os.path.join(self.directory, f"{name}.err"), "ab") as err:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout or err, stderr=err, preexec_fn=child)
@@ -129,7 +134,7 @@ def nginx_conf(run, name, port, http_block, server_block):
     user = "user root root;" if os.geteuid() == 0 else ""
     return ["nginx", "-p", directory, "-e", f"{directory}/error.log", "-c", run.write(f"{name}/nginx.conf", f"""
 {user} daemon off; pid {directory}/pid; worker_processes 1; error_log {directory}/error.log warn;
-events {{ worker_connections 8192; }}
+events {{ worker_connections {run.connections}; }}
 http {{
   {temporary} keepalive_requests 1000000000; default_type application/octet-stream;
   {http_block}
@@ -226,7 +231,7 @@ class Haproxy(Contender):
         conf = run.write(f"{self.name}/haproxy.cfg", f"""
 global
   nbthread 1
-  maxconn 8192
+  maxconn {run.connections}
   log stdout format raw local0 info
 defaults
   mode http
@@ -345,6 +350,7 @@ class Ringway(Contender):
 
     def launch(self, run):
         prefix, admin, upstream = os.path.dirname(self.log), run.port(), run.upstream_port
+        self.admin = admin
         self.log = os.path.join(prefix, "logs", "access.log")
         settings = [f"proxy_listen=127.0.0.1:{self.port}", f"admin_listen=127.0.0.1:{admin}", "status_listen=off",
                     "workers=1", *self.options.ringway_set]
