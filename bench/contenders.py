@@ -8,6 +8,7 @@ import ctypes
 import http.client
 import json
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -28,6 +29,12 @@ PROBED = ["X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host
 
 class Failure(Exception):
     """Something that ends the run, in words for the user."""
+
+
+def machine():
+    with open("/proc/cpuinfo", encoding="utf-8") as info:
+        model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.machine())
+    return {"cpu": model, "cpus": os.cpu_count(), "kernel": platform.release(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
 
 class Run:
@@ -71,13 +78,14 @@ class Run:
                 self.ports.add(port)
                 return port
 
-    def spawn(self, name, argv, cpu, stdout=None):
+    def spawn(self, name, argv, cpus, stdout=None):
+        """`cpus`: one number, or a set of them."""
         def child():
             os.setsid()  # Ctrl-C reaches this process only, which then ends its children in order
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if self.descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
-            os.sched_setaffinity(0, {cpu})
+            os.sched_setaffinity(0, cpus if isinstance(cpus, set) else {cpus})
         with open(os.path.join(self.directory, f"{name}.err"), "ab") as err:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout or err, stderr=err, preexec_fn=child)
         self.processes.append(process)
@@ -142,10 +150,10 @@ http {{
 }}""")]
 
 
-def start_upstream(run):
+def start_upstream(run, address="127.0.0.1"):
     """Fixed answers at less cost than any proxy's."""
     run.upstream_port = run.port()
-    argv = [run.load, "origin", "--listen", f"127.0.0.1:{run.upstream_port}"]
+    argv = [run.load, "origin", "--listen", f"{address}:{run.upstream_port}"]
     run.upstream = run.spawn("upstream", argv, run.load_cpu)
     run.wait_ready("upstream", run.upstream, run.upstream_port, "/api/small")
 
@@ -372,3 +380,37 @@ def post(port, path, row):
     if status != 201:
         raise Failure(f"POST {path} gave {status}: {answer[:500].decode(errors='replace')}")
     return json.loads(answer)
+
+
+class Node:
+    """A ringway, told what it serves in one document."""
+
+    def __init__(self, run, binary, workers=1):
+        self.run, self.name, self.log = run, f"ringway-{len(run.processes)}", None
+        prefix = os.path.join(run.directory, self.name)
+        self.port, self.admin = run.port(), run.port()
+        settings = [f"proxy_listen=127.0.0.1:{self.port}", f"admin_listen=127.0.0.1:{self.admin}", "status_listen=off",
+                    f"workers={workers}", "client_max_body_size=0"]
+        flags = [word for setting in settings for word in ("--set", setting)]
+        # Workers take the first CPUs; the control plane goes where the kernel likes.
+        cpus = {run.proxy_cpu} if workers == 1 else {run.proxy_cpu, run.load_cpu}
+        self.process = run.spawn(self.name, [binary, "start", "-p", prefix, *flags], cpus)
+        run.wait_ready(self.name, self.process, self.admin, "/")
+
+    def serve(self, **lists):
+        """Replaces the configuration: a service at the upstream, a route to it, and the entities given."""
+        document = {"_format_version": "3.0", "services": [{"name": "bench", "url": f"http://127.0.0.1:{self.run.upstream_port}"}],
+                    "routes": [{"name": "bench", "paths": ["/api"], "strip_path": False, "service": "bench"}]}
+        for name, entities in lists.items():
+            document[name] = document.get(name, []) + entities
+        body = json.dumps(document)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=120)
+        connection.request("POST", "/config", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != 201:
+            raise Failure(f"POST /config gave {answer.status}: {text[:500].decode(errors='replace')}")
+        return self
+
+    def end(self):
+        self.run.stop(self.process)

@@ -66,6 +66,14 @@ need_bench_tools() {
     install_packages "${missing[@]}"
 }
 
+# Installs what counts the instructions per request.
+need_instruction_tools() {
+    local missing=()
+    command -v python3 >/dev/null || missing+=(python3)
+    command -v callgrind_control >/dev/null || missing+=(valgrind)
+    install_packages "${missing[@]}"
+}
+
 # Installs what only the tests need.
 need_test_tools() {
     local missing=()

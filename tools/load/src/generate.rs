@@ -1,6 +1,7 @@
 //! A load generator that costs less than what it measures. One thread, one ring.
 //!
-//! `load generate --to 127.0.0.1:8080 --path /api/small --connections 64 --seconds 5 [--post BYTES] [--close] [--rate PER_SECOND]`
+//! `load generate --to 127.0.0.1:8080 --path /api/small --connections 64 --seconds 5 [--post BYTES] [--close] [--rate PER_SECOND]
+//! [--header 'apikey: secret']`
 //!
 //! Closed loop: each connection asks again as soon as it is answered. With `--rate` open loop: requests are due at fixed
 //! times whatever the answers do, and latency counts from when a request was due, so that waiting for a free connection
@@ -106,9 +107,13 @@ pub fn run() -> io::Result<()> {
     let count: usize = ring::option("connections", Some(64));
     let duration = Duration::from_secs_f64(ring::option("seconds", Some(5.0)));
     let rate: f64 = ring::option("rate", Some(0.0));
+    let header: String = ring::option("header", Some(String::new()));
     let close = ring::flag("close");
     let method = if body > 0 { "POST" } else { "GET" };
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\n").into_bytes();
+    if !header.is_empty() {
+        request.extend_from_slice(format!("{header}\r\n").as_bytes());
+    }
     if body > 0 {
         request.extend_from_slice(format!("Content-Length: {body}\r\n").as_bytes());
     }

@@ -92,11 +92,14 @@ impl Ring {
     }
 }
 
-/// A listening socket whose connections send at once.
+/// A listening socket whose connections send at once; at no particular address it still serves this machine alone.
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
+    if addr.ip().is_unspecified() {
+        socket.bind_device(Some(b"lo"))?;
+    }
     socket.bind(&addr.into())?;
     socket.listen(4096)?;
     Ok(socket.into())
