@@ -108,14 +108,23 @@ fn two_digits(value: u64) -> &'static [u8] {
 /// An address in its shortest usual form; one of IPv4 mapped into IPv6 as IPv4.
 pub fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip.to_canonical() {
-        // By hand: the usual case, and several times quicker than the formatter.
+        // By hand: the usual case, and several times quicker than the formatter. In one piece: an append costs more than a digit.
         IpAddr::V4(ip) => {
-            for (place, octet) in ip.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
+            let (mut text, mut len) = ([b'.'; 16], 0);
+            for octet in ip.octets() {
+                if octet >= 100 {
+                    text[len] = b'0' + octet / 100;
+                    len += 1;
                 }
-                push_u64(out, u64::from(octet));
+                if octet >= 10 {
+                    text[len] = b'0' + octet / 10 % 10;
+                    len += 1;
+                }
+                text[len] = b'0' + octet % 10;
+                // Over the point behind it, which is there already.
+                len += 2;
             }
+            out.extend_from_slice(&text[..len - 1]);
         }
         IpAddr::V6(ip) => {
             // Memory takes any bytes.

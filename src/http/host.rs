@@ -92,14 +92,27 @@ fn bracketed_len(text: &[u8]) -> Result<usize, BadHost> {
 
 /// RFC 3986's reg-name without the comma, which some recipients take for a list, and without empty labels.
 fn is_registered_name(name: &[u8]) -> bool {
-    let allowed = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' | b'%'
-            )
+    const ALLOWED: [bool; 256] = {
+        let mut table = [false; 256];
+        let signs = b"-._~!$&'()*+;=%";
+        let mut index = 0;
+        while index < 256 {
+            table[index] = (index as u8).is_ascii_alphanumeric();
+            index += 1;
+        }
+        index = 0;
+        while index < signs.len() {
+            table[signs[index] as usize] = true;
+            index += 1;
+        }
+        table
     };
-    name.iter().all(allowed) && !name.windows(2).any(|pair| pair == b"..")
+    let mut before = 0;
+    name.iter().all(|&byte| {
+        let follows_dot = before == b'.';
+        before = byte;
+        ALLOWED[usize::from(byte)] && !(follows_dot && byte == b'.')
+    })
 }
 
 fn parse_port(digits: &[u8]) -> Result<u16, BadHost> {

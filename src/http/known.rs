@@ -116,8 +116,8 @@ impl Known {
             return Self::Other;
         }
         let index = TABLE[slot(name, SEED)] as usize;
-        match NAMES.get(index) {
-            Some(text) if text.as_bytes().eq_ignore_ascii_case(name) => VARIANTS[index],
+        match PATTERNS.get(index) {
+            Some(pattern) if pattern.matches(name) => VARIANTS[index],
             _ => Self::Other,
         }
     }
@@ -135,6 +135,52 @@ impl Known {
     #[inline]
     pub(super) const fn bit(self) -> u128 {
         if self as usize >= NAMES.len() { 0 } else { 1u128 << (self as u8) }
+    }
+}
+
+/// A known name, to be compared eight bytes at a time.
+struct Pattern {
+    len: usize,
+    /// In lower case; behind its end zero.
+    text: [u64; NAME_BYTES_MAX / 8],
+    /// The bit that tells the cases apart, where there is a letter.
+    case: [u64; NAME_BYTES_MAX / 8],
+}
+
+const PATTERNS: &[Pattern] = &{
+    let mut patterns =
+        [const { Pattern { len: 0, text: [0; NAME_BYTES_MAX / 8], case: [0; NAME_BYTES_MAX / 8] } }; NAMES.len()];
+    let mut index = 0;
+    while index < NAMES.len() {
+        patterns[index] = Pattern::new(NAMES[index].as_bytes());
+        index += 1;
+    }
+    patterns
+};
+
+impl Pattern {
+    const fn new(name: &[u8]) -> Self {
+        let (mut text, mut case) = ([0; NAME_BYTES_MAX / 8], [0; NAME_BYTES_MAX / 8]);
+        let mut at = 0;
+        while at < name.len() {
+            text[at / 8] |= (name[at].to_ascii_lowercase() as u64) << (at % 8 * 8);
+            if name[at].is_ascii_alphabetic() {
+                case[at / 8] |= 0x20 << (at % 8 * 8);
+            }
+            at += 1;
+        }
+        Self { len: name.len(), text, case }
+    }
+
+    #[inline]
+    fn matches(&self, name: &[u8]) -> bool {
+        if name.len() != self.len {
+            return false;
+        }
+        let (words, rest) = name.as_chunks();
+        let tail = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let all = words.iter().map(|word| u64::from_le_bytes(*word)).chain([tail]);
+        all.zip(self.text.iter().zip(&self.case)).all(|(word, (text, case))| word | case == *text)
     }
 }
 
@@ -199,6 +245,20 @@ mod tests {
             assert_eq!(Known::of(name.to_uppercase().as_bytes()), VARIANTS[index]);
             assert_eq!(Known::of(name.to_lowercase().as_bytes()), VARIANTS[index]);
             assert_eq!(VARIANTS[index].name(), *name);
+        }
+    }
+
+    #[test]
+    fn every_byte_counts() {
+        for name in NAMES {
+            for at in 0..name.len() {
+                for byte in 0..=u8::MAX {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = byte;
+                    let is_same = other.eq_ignore_ascii_case(name.as_bytes());
+                    assert_eq!(Known::of(&other) == Known::of(name.as_bytes()), is_same, "{name} {at} {byte}");
+                }
+            }
         }
     }
 

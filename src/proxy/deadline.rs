@@ -31,13 +31,13 @@ struct Entry {
 /// The deadlines of one core, looked through some times a second by [`Deadlines::sweep`].
 #[derive(Default)]
 pub struct Deadlines {
-    entries: RefCell<Slab<Entry>>,
+    entries: RefCell<Slab<Rc<Entry>>>,
 }
 
 impl Deadlines {
     /// A deadline for the socket, not armed yet. It must be dropped before the socket is closed.
     pub fn watch(self: &Rc<Self>, fd: RawFd) -> Deadline {
-        let key = self.entries.borrow_mut().insert(Entry {
+        let entry = Rc::new(Entry {
             at_ms: Cell::new(NEVER),
             fd,
             how: Cell::new(libc::SHUT_RDWR),
@@ -45,7 +45,8 @@ impl Deadlines {
             quiet_at_ms: Cell::new(NEVER),
             waiting: Cell::new(None),
         });
-        Deadline { table: self.clone(), key }
+        let key = self.entries.borrow_mut().insert(entry.clone());
+        Deadline { table: self.clone(), entry, key }
     }
 
     /// Shuts down every socket whose time is up. Answers how many were.
@@ -94,19 +95,15 @@ impl Deadlines {
 /// The deadline of one socket.
 pub struct Deadline {
     table: Rc<Deadlines>,
+    /// The table's, at hand: it is touched a dozen times per request.
+    entry: Rc<Entry>,
     key: usize,
 }
 
 impl Deadline {
-    fn with<T>(&self, look: impl FnOnce(&Entry) -> T) -> Option<T> {
-        self.table.entries.borrow().get(self.key).map(look)
-    }
-
     fn set(&self, at_ms: u64, how: libc::c_int) {
-        self.with(|entry| {
-            entry.at_ms.set(at_ms);
-            entry.how.set(how);
-        });
+        self.entry.at_ms.set(at_ms);
+        self.entry.how.set(how);
     }
 
     /// The socket is shut down once the core's clock passes `at_ms` (never before, at most one sweep later).
@@ -121,24 +118,20 @@ impl Deadline {
 
     /// Says whether the socket waits for a request, so that [`Deadlines::end_idle`] may end it.
     pub fn set_idle(&self, idle: bool) {
-        self.with(|entry| entry.idle.set(idle));
+        self.entry.idle.set(idle);
     }
 
     /// Asks to be woken at the first sweep from `at_ms` on, once.
     pub fn watch_quiet(&self, at_ms: u64, waker: &Waker) {
-        self.with(|entry| {
-            entry.quiet_at_ms.set(at_ms);
-            let waiting = entry.waiting.take().filter(|known| known.will_wake(waker));
-            entry.waiting.set(Some(waiting.unwrap_or_else(|| waker.clone())));
-        });
+        self.entry.quiet_at_ms.set(at_ms);
+        let waiting = self.entry.waiting.take().filter(|known| known.will_wake(waker));
+        self.entry.waiting.set(Some(waiting.unwrap_or_else(|| waker.clone())));
     }
 
     /// Nobody wants to be woken any more.
     pub fn forget_quiet(&self) {
-        self.with(|entry| {
-            entry.quiet_at_ms.set(NEVER);
-            entry.waiting.set(None);
-        });
+        self.entry.quiet_at_ms.set(NEVER);
+        self.entry.waiting.set(None);
     }
 
     /// Nothing is awaited now. A deadline that has fired stays so.
@@ -150,7 +143,7 @@ impl Deadline {
 
     /// Whether the time ran out and the socket was shut down.
     pub fn is_over(&self) -> bool {
-        self.with(|entry| entry.at_ms.get() == FIRED).unwrap_or(false)
+        self.entry.at_ms.get() == FIRED
     }
 }
 
