@@ -19,6 +19,7 @@ use ringway::control::publish::CoreEnd;
 use ringway::control::ship::Dock;
 use ringway::plugins::PLUGINS;
 use ringway::proxy::listener;
+use ringway::proxy::steering::Fleet;
 use ringway::proxy::worker;
 use ringway::proxy::worker::NodeFacts;
 use ringway::proxy::worker::Seed;
@@ -84,6 +85,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
         ends.push(CoreEnd { sender, counters: Arc::default() });
         mailboxes.push(mailbox);
     }
+    let fleet = Arc::new(Fleet::new(ends.iter().map(|end| (end.sender.clone(), end.counters.clone()))));
     let counters: Vec<_> = ends.iter().map(|end| end.counters.clone()).collect();
     let (mut control, initial) = Control::open(&settings, node, ends, acknowledged, dock)?;
 
@@ -101,6 +103,7 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
             mailbox,
             outbox: outbox.clone(),
             counters,
+            fleet: fleet.clone(),
             node: facts.clone(),
         };
         cores.push(worker::spawn(seed).map_err(|error| format!("no thread for core {index}: {error}"))?);

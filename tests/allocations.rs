@@ -28,6 +28,7 @@ use ringway::entity::RowChange;
 use ringway::limits;
 use ringway::metrics::counters::CoreCounters;
 use ringway::proxy::listener;
+use ringway::proxy::steering::Fleet;
 use ringway::proxy::worker;
 use ringway::proxy::worker::Chosen;
 use ringway::proxy::worker::NodeFacts;
@@ -205,6 +206,8 @@ impl Running {
         }));
         // The log writer of this test; it ends with the core.
         std::thread::spawn(move || while records.recv().is_ok() {});
+        let counters = Arc::new(CoreCounters::default());
+        let fleet = Fleet::new([(sender.clone(), counters.clone())].into_iter());
         let seed = Seed {
             index: 0,
             cpu: None,
@@ -214,7 +217,8 @@ impl Running {
             initial: Arc::new(configuration(upstream())),
             mailbox: inbox,
             outbox,
-            counters: Arc::new(CoreCounters::default()),
+            counters,
+            fleet: Arc::new(fleet),
             node: NodeFacts {
                 node_id: Uuid::new_v4().to_string(),
                 hostname: "test".to_owned(),

@@ -116,6 +116,7 @@ impl Node for ThisNode {
                 let c = &core.counters;
                 json!({"core": index, "version": c.version.get(), "connections_active": c.active.get(),
                        "connections_waiting": c.waiting.get(), "connections_parked": c.parked.get(), "connections_accepted": c.accepted.get(),
+                       "connections_handed_over": c.handed_over.get(),
                        "requests": c.requests.get(), "upstream_connections": c.dialled.get(), "retries": c.retries.get(),
                        "bodies_not_spooled": c.bodies_not_spooled.get(),
                        "log_batches_dropped": c.records_dropped.get(), "panics": c.panics.get()})

@@ -12,8 +12,9 @@ use crate::metrics::series::Published;
 pub struct CoreCounters {
     /// Configuration version that the core serves.
     pub version: Counter,
-    /// Client connections accepted.
+    /// Client connections accepted, and those of them that were handed to another core.
     pub accepted: Counter,
+    pub handed_over: Counter,
     /// Client connections open now.
     pub active: Counter,
     /// Client connections that wait for a request now.

@@ -70,7 +70,15 @@ impl Client {
     /// end, above all. Only when nothing of that request is at hand; `taken` bytes of the buffer belong to this one.
     pub fn listen(&mut self, core: &Core, taken: usize) {
         if self.buf.len() <= taken && self.extra.is_empty() && !self.conn.reader.is_started() {
-            self.conn.reader.start_cancellable(core.buffers.client.take());
+            self.await_quietly(core, core.buffers.client.take());
+        }
+    }
+
+    /// Starts a read into an empty buffer that may have to be taken back.
+    fn await_quietly(&mut self, core: &Core, buf: Buf) {
+        match core.withdraws_reads {
+            true => self.conn.reader.start(buf),
+            false => self.conn.reader.start_cancellable(buf),
         }
     }
 
@@ -378,13 +386,22 @@ impl Client {
     /// Reads more behind what is there. After a while without anything the read is taken back from the kernel.
     async fn receive(&mut self, core: &Core) -> Received {
         if !self.conn.reader.is_started() {
-            self.conn.reader.start_cancellable(std::mem::take(&mut self.buf));
+            let buf = std::mem::take(&mut self.buf);
+            match buf.is_empty() {
+                true => self.await_quietly(core, buf),
+                // Withdrawn, it would take with it what has come of the head.
+                false => self.conn.reader.start_cancellable(buf),
+            }
         }
         let quiet_at_ms = core.clock.now_ms() + limits::PARK_MS;
         let (reader, deadline) = (&mut self.conn.reader, &self.deadline);
         let mut given_up = false;
-        let (result, buf) = std::future::poll_fn(|cx| {
+        let received = std::future::poll_fn(|cx| {
             if !given_up && core.clock.now_ms() >= quiet_at_ms && !reader.has_ended(cx) {
+                if !reader.is_cancellable() {
+                    // Withdrawn with the task.
+                    return Poll::Ready(None);
+                }
                 given_up = true;
                 reader.cancel();
             }
@@ -392,10 +409,11 @@ impl Client {
             if done.is_pending() && !given_up {
                 deadline.watch_quiet(quiet_at_ms, cx.waker());
             }
-            done
+            done.map(Some)
         })
         .await;
         deadline.forget_quiet();
+        let Some((result, buf)) = received else { return Received::Quiet };
         core.buffers.give(std::mem::replace(&mut self.buf, buf));
         match result {
             Ok(count) if count > 0 => Received::Bytes,

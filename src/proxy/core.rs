@@ -129,6 +129,10 @@ pub struct Core {
     pub deadlines: Rc<Deadlines>,
     pub pool: Pool,
     pub parked: Parked,
+    /// Whether a read under way can be dropped without losing bytes. On epoll nothing is read before it is asked for. On
+    /// io_uring it holds with DEFER_TASKRUN: the kernel goes on with a waiting read only when the ring is entered for
+    /// completions, and what was submitted comes first, so the cancellation that goes with the drop precedes every byte.
+    pub withdraws_reads: bool,
     pub counters: Arc<CoreCounters>,
     pub facts: CoreFacts,
     pub outbox: Outbox,
@@ -170,6 +174,7 @@ impl Core {
             deadlines: Rc::default(),
             pool: Pool::default(),
             parked: Parked::new().expect("a core starts before clients take descriptors"),
+            withdraws_reads: false,
             counters,
             facts,
             outbox,

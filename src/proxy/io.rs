@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::IntoRawFd;
 use std::os::fd::OwnedFd;
@@ -46,7 +47,9 @@ struct Slot {
     wanted: Cell<Option<Wanted>>,
     done: Cell<Option<ReadDone>>,
     busy: Cell<bool>,
-    /// Of the read under way, if it may be cancelled.
+    /// Whether the read under way, or the last one, may be cancelled.
+    cancellable: Cell<bool>,
+    /// Of the reads that may be cancelled, once there was one.
     canceller: Cell<Option<Canceller>>,
 }
 
@@ -100,7 +103,7 @@ impl Reader {
         self.begin(Wanted { buf, may_be_cancelled: false });
     }
 
-    /// As [`Reader::start`], a read that [`Reader::cancel`] can end.
+    /// As [`Reader::start`], a read that [`Reader::cancel`] can end. It costs some hundred instructions more.
     pub fn start_cancellable(&mut self, buf: Buf) {
         self.begin(Wanted { buf, may_be_cancelled: true });
     }
@@ -109,6 +112,7 @@ impl Reader {
         debug_assert!(!self.slot.busy.get(), "one read at a time");
         debug_assert!(wanted.buf.room() > 0, "a read without room looks like the end of the stream");
         self.slot.busy.set(true);
+        self.slot.cancellable.set(wanted.may_be_cancelled);
         self.slot.wanted.set(Some(wanted));
         self.turn(&mut Context::from_waker(Waker::noop()));
     }
@@ -118,6 +122,11 @@ impl Reader {
     pub fn cancel(&self) {
         let canceller = self.slot.canceller.take();
         self.slot.canceller.set(canceller.map(Canceller::cancel));
+    }
+
+    /// Whether [`Reader::cancel`] can end the read under way.
+    pub fn is_cancellable(&self) -> bool {
+        self.slot.busy.get() && self.slot.cancellable.get()
     }
 
     /// Whether a read is under way or its result was not taken yet.
@@ -240,19 +249,31 @@ impl Conn {
         TcpStream::from_std(socket.into()).map(Self::new)
     }
 
-    /// Lets go of the runtime and gives the socket back, open. `None`, and the connection ends, while a read is under way.
+    /// Lets go of the runtime and gives the socket back, open. A read under way is withdrawn, which must not happen unless
+    /// [`Core::withdraws_reads`] says that nothing is lost by it. `None`, and the connection ends, when a read has ended
+    /// whose result nobody took, and when the system is out of descriptors.
+    ///
+    /// [`Core::withdraws_reads`]: crate::proxy::core::Core::withdraws_reads
     pub fn into_socket(self) -> Option<OwnedFd> {
-        let Self { reader, writer, .. } = self;
-        if reader.is_started() {
+        let Self { reader, writer, fd } = self;
+        let withdrawn = reader.slot.busy.replace(false);
+        if !withdrawn && reader.is_started() {
             return None;
         }
+        // A read keeps the descriptor until the kernel has let go of it.
+        // Safety: the descriptor is open as long as the writer is.
+        let copy = withdrawn.then(|| unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned());
         drop(reader);
         let Writer::Tcp(writer) = writer;
-        // The other half went with the pump; this stands for it.
+        // The other half went with the pump; this stands for it. Whole again the stream goes without ending anything, which
+        // its writing half alone would not.
         let reader = OwnedReadHalf(writer.0.clone());
         let stream = reader.reunite(writer).ok()?;
-        // Safety: the stream owned the descriptor and is gone.
-        Some(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) })
+        match copy {
+            Some(copy) => copy.ok(),
+            // Safety: the stream owned the descriptor and is gone.
+            None => Some(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) }),
+        }
     }
 
     /// The descriptor, for deadlines.

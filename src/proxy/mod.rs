@@ -3,7 +3,7 @@
 //! writes files, waits for the control plane, is called by it.
 //! Always: a core shares nothing that is locked; what it tells goes out as values through its outbox.
 //!
-//! In the order of a request's life: [`listener`], [`worker`], [`connection`] ([`parked`]), [`exchange`], [`phases`] ([`asks`]),
+//! In the order of a request's life: [`listener`], [`worker`], [`steering`], [`connection`] ([`parked`]), [`exchange`], [`phases`] ([`asks`]),
 //! [`body`] ([`spool`]), [`forward`] ([`dial`], [`pool`], [`request_head`], [`upload`]), [`respond`] ([`relay`], [`lane`], [`tunnel`]),
 //! [`reply`], [`log`], [`timeline`]; below them
 //! [`io`], [`buffers`], [`deadline`], [`fault`].
@@ -32,6 +32,7 @@ pub mod reply;
 pub mod request_head;
 pub mod respond;
 pub mod spool;
+pub mod steering;
 pub mod timeline;
 pub mod tunnel;
 pub mod upload;

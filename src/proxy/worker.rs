@@ -7,6 +7,8 @@ use std::io;
 use std::io::ErrorKind;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
@@ -37,8 +39,10 @@ use crate::proxy::core::Core;
 use crate::proxy::io::Conn;
 use crate::proxy::io::shutdown;
 use crate::proxy::spool::Spooled;
+use crate::proxy::steering::Fleet;
 use crate::state::core::CoreState;
 use crate::state::delta::Delta;
+use crate::state::mailbox::Handed;
 use crate::state::mailbox::Look;
 use crate::state::mailbox::Mailbox;
 use crate::state::mailbox::Outbox;
@@ -57,6 +61,8 @@ pub struct Seed {
     pub mailbox: Mailbox,
     pub outbox: Outbox,
     pub counters: Arc<CoreCounters>,
+    /// All cores, this one among them.
+    pub fleet: Arc<Fleet>,
     pub node: NodeFacts,
 }
 
@@ -134,14 +140,14 @@ fn run_on_io_uring(seed: Seed) {
     good.setup_cqsize(limits::URING_ENTRIES * 4).setup_coop_taskrun();
     let mut plain = io_uring::IoUring::builder();
     plain.setup_cqsize(limits::URING_ENTRIES * 4);
-    for builder in [best, good, plain] {
+    for (builder, defers) in [(best, true), (good, false), (plain, false)] {
         let runtime = RuntimeBuilder::<IoUringDriver>::new()
             .uring_builder(builder)
             .with_entries(limits::URING_ENTRIES)
             .enable_timer()
             .build();
         if let Ok(mut runtime) = runtime {
-            return runtime.block_on(run(seed));
+            return runtime.block_on(run(seed, defers));
         }
     }
     // The probe succeeded, so only limits such as locked memory are left; epoll needs none.
@@ -150,11 +156,12 @@ fn run_on_io_uring(seed: Seed) {
 
 fn run_on_epoll(seed: Seed) {
     let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
-    runtime.expect("epoll is always there").block_on(run(seed));
+    runtime.expect("epoll is always there").block_on(run(seed, true));
 }
 
-async fn run(seed: Seed) {
-    let Seed { index, listeners, settings, driver, initial, mut mailbox, outbox, counters, node, .. } = seed;
+/// `withdraws_reads`: see [`Core`].
+async fn run(seed: Seed, withdraws_reads: bool) {
+    let Seed { index, listeners, settings, driver, initial, mut mailbox, outbox, counters, fleet, node, .. } = seed;
     // Each core begins elsewhere in every ring, so that few requests do not all go to the same peer.
     let mut state = CoreState::new(index as u64);
     state.apply(&initial);
@@ -173,8 +180,9 @@ async fn run(seed: Seed) {
         sampling_rate: settings.tracing_sampling_rate,
     };
     let acknowledge = outbox.acknowledge.clone();
-    let core =
-        Rc::new(Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled, node.debug_token));
+    let mut core = Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled, node.debug_token);
+    core.withdraws_reads = withdraws_reads;
+    let core = Rc::new(core);
     acknowledge(index, initial.version);
     drop(initial);
     let mut fds = Vec::new();
@@ -184,7 +192,7 @@ async fn run(seed: Seed) {
         // An operation of the ring waits for as long as it takes, unless the socket forbids waiting.
         let _ = listener.set_nonblocking(driver == Chosen::Epoll);
         let listener = TcpListener::from_std(listener).expect("the runtime takes a bound socket");
-        monoio::spawn(accept(core.clone(), listener, listen.proxy_protocol));
+        monoio::spawn(accept(core.clone(), fleet.clone(), listener, listen.proxy_protocol));
     }
     let bell = mailbox.take_bell().expect("a mailbox is opened once");
     let mut bell = UnixStream::from_std(bell).expect("the runtime takes a socket");
@@ -193,9 +201,10 @@ async fn run(seed: Seed) {
     monoio::spawn(sweep(core.clone()));
     let mut bytes = vec![0u8; 64];
     loop {
+        take_handed(&core, &fleet, &mailbox);
         while let Some(post) = mailbox.take() {
             match post {
-                Post::Drain => return drain(&core, &fds, &mailbox).await,
+                Post::Drain => return drain(&core, &fleet, &fds, &mailbox).await,
                 Post::Stop => return end(&core, &fds),
                 other => take(&core, other),
             }
@@ -260,7 +269,7 @@ async fn wake_parked(core: Rc<Core>, bell: OwnedFd) {
     }
 }
 
-async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
+async fn accept(core: Rc<Core>, fleet: Arc<Fleet>, listener: TcpListener, has_preface: bool) {
     let local = listener.local_addr().ok();
     let clients_max = descriptors_of_clients();
     let mut serial = 0;
@@ -273,7 +282,17 @@ async fn accept(core: Rc<Core>, listener: TcpListener, has_preface: bool) {
                 let facts = ConnFacts { peer, local: local.unwrap_or(peer), serial, requests: 0 };
                 // The kernel gives the lowest number that is free, so this one tells how many are taken.
                 let mut taken = stream.as_raw_fd();
-                connection::open(&core, Conn::new(stream), facts, has_preface);
+                match fleet.better_place(core.index).filter(|_| !core.draining.get()) {
+                    None => connection::open(&core, Conn::new(stream), facts, has_preface),
+                    Some(place) => {
+                        // Safety: the stream owned the descriptor and is gone.
+                        let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
+                        core.counters.handed_over.add();
+                        if let Err(back) = fleet.hand(place, Handed { socket, facts, has_preface }) {
+                            serve_handed(&core, back);
+                        }
+                    }
+                }
                 while taken >= clients_max && !connection::make_room(&core) && !core.draining.get() {
                     monoio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await;
                     taken = core.parked.doorbell().map_or(taken, |probe| probe.as_raw_fd());
@@ -301,13 +320,29 @@ fn descriptors_of_clients() -> RawFd {
     RawFd::try_from(limit.rlim_cur - reserved).unwrap_or(RawFd::MAX)
 }
 
+/// Serves what other cores have handed over.
+fn take_handed(core: &Rc<Core>, fleet: &Fleet, mailbox: &Mailbox) {
+    while let Some(handed) = mailbox.take_handed() {
+        serve_handed(core, handed);
+        fleet.taken(core.index);
+    }
+}
+
+/// A connection for which the runtime has no room ends.
+fn serve_handed(core: &Rc<Core>, Handed { socket, facts, has_preface }: Handed) {
+    if let Ok(conn) = Conn::of_socket(socket) {
+        connection::open(core, conn, facts, has_preface);
+    }
+}
+
 /// Accepts nothing more, ends idle connections, and waits for the others.
-async fn drain(core: &Rc<Core>, listeners: &[i32], mailbox: &Mailbox) {
+async fn drain(core: &Rc<Core>, fleet: &Fleet, listeners: &[i32], mailbox: &Mailbox) {
     core.draining.set(true);
     for &fd in listeners {
         shutdown(fd, libc::SHUT_RDWR);
     }
     loop {
+        take_handed(core, fleet, mailbox);
         core.deadlines.end_idle();
         // Those on which a request has come are served.
         core.parked.take_readable(|resting| connection::reopen(core, resting));

@@ -6,6 +6,7 @@
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use crate::config::Settings;
 use crate::limits;
 use crate::plugins::ask::Answer;
 use crate::plugins::ask::Question;
+use crate::plugins::view::ConnFacts;
 use crate::state::core::CoreState;
 use crate::state::delta::Delta;
 use crate::state::delta::PeersUpdate;
@@ -60,34 +62,61 @@ pub struct Asked {
     pub patience_ms: u64,
 }
 
-/// The control plane's end of one core's mailbox.
+/// A client's connection, just accepted by one core, on its way to the core that will serve it.
+pub struct Handed {
+    pub socket: OwnedFd,
+    pub facts: ConnFacts,
+    /// It begins with the PROXY protocol.
+    pub has_preface: bool,
+}
+
+/// The other end of one core's mailbox: of the control plane for posts, of other cores for connections.
+#[derive(Clone)]
 pub struct Sender {
     queue: mpsc::Sender<Post>,
-    bell: UnixStream,
+    handed: mpsc::Sender<Handed>,
+    bell: Arc<UnixStream>,
 }
 
 /// The core's end. The bell is a non-blocking socket that becomes readable when something was posted.
 pub struct Mailbox {
     queue: mpsc::Receiver<Post>,
+    handed: mpsc::Receiver<Handed>,
     bell: Option<UnixStream>,
 }
 
 /// A mailbox and its sender.
 pub fn mailbox() -> io::Result<(Sender, Mailbox)> {
     let (queue, inbox) = mpsc::channel();
+    let (handed, arriving) = mpsc::channel();
     let (bell, ear) = UnixStream::pair()?;
     bell.set_nonblocking(true)?;
     ear.set_nonblocking(true)?;
-    Ok((Sender { queue, bell }, Mailbox { queue: inbox, bell: Some(ear) }))
+    let mailbox = Mailbox { queue: inbox, handed: arriving, bell: Some(ear) };
+    Ok((Sender { queue, handed, bell: Arc::new(bell) }, mailbox))
 }
 
 impl Sender {
     /// Posts, then rings. Answers whether the core still lives.
     pub fn post(&self, post: Post) -> bool {
         let lives = self.queue.send(post).is_ok();
-        // A full socket means that the bell rings already.
-        let _ = (&self.bell).write(&[1]);
+        self.ring();
         lives
+    }
+
+    /// Hands a connection over, then rings.
+    ///
+    /// # Errors
+    /// The core has ended; here is the connection again.
+    pub fn hand(&self, handed: Handed) -> Result<(), Handed> {
+        self.handed.send(handed).map_err(|back| back.0)?;
+        self.ring();
+        Ok(())
+    }
+
+    fn ring(&self) {
+        // A full socket means that the bell rings already.
+        let _ = (&*self.bell).write(&[1]);
     }
 }
 
@@ -100,6 +129,11 @@ impl Mailbox {
     /// The next post, if there is one.
     pub fn take(&self) -> Option<Post> {
         self.queue.try_recv().ok()
+    }
+
+    /// The next connection that another core has handed over, if there is one.
+    pub fn take_handed(&self) -> Option<Handed> {
+        self.handed.try_recv().ok()
     }
 }
 

@@ -48,6 +48,7 @@ mod slow_clients;
 mod smuggling;
 mod splits;
 mod spooled_bodies;
+mod steering;
 mod tracing;
 mod upstream_connections;
 mod walkthrough;
