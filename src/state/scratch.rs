@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::cell::RefCell;
 
+use crate::config::Instrumented;
 use crate::config::Settings;
 use crate::http::encode::push_u64;
 use crate::http::head::Method;
@@ -102,6 +103,8 @@ impl Scratch {
             counts: CoreCounts::default(),
             series: CoreSeries::default(),
             recent: RefCell::new(Recent::new(1)),
+            instrumented: Instrumented::default(),
+            sampling_rate: 0.0,
         };
         let captures = Captured { route: Some(around.route), hit: Some(around.hit), path: &arrived.path };
         let (mut body_bytes_max, mut notes, mut told) = (None, Notes::default(), Told::default());
