@@ -126,7 +126,7 @@ fn row(entity: &'static str, fields: Value) -> RowChange {
     let id = Uuid::new_v4();
     row.entry("id").or_insert_with(|| id.to_string().into());
     let id = row["id"].as_str().and_then(|text| text.parse().ok()).expect("an id");
-    RowChange { entity, id, row: Some(row), expires_at_ms: None }
+    RowChange { entity, id, row: Some(row), text: None, expires_at_ms: None }
 }
 
 fn configuration(upstream_port: u16) -> Delta {
