@@ -233,3 +233,15 @@ pub const SHIP_UDP_ADDRESS_KEPT_MS: u64 = 10_000;
 pub const SHIP_COLLECTOR_IDLE_MS: u64 = 60_000;
 /// Longest answer of a collector that is read.
 pub const SHIP_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of responses that proxy-cache keeps, where `mem_cache_size` says nothing.
+pub const CACHE_BYTES_DEFAULT: usize = 128 << 20;
+/// The largest response that proxy-cache keeps; never more than an eighth of the cache.
+pub const CACHED_BODY_BYTES_MAX: usize = 16 << 20;
+/// Kept responses that a core finds without asking the table of all cores.
+pub const CACHE_HANDLES_PER_CORE_MAX: usize = 64 << 10;
+/// Largest pattern of a rule that a collector of API analytics sends, compiled.
+pub const RULE_PATTERN_BYTES_MAX: usize = 1 << 20;
+/// How often such a collector is asked what it wants to be governed.
+pub const GOVERNANCE_FETCHED_MS: u64 = 60_000;
+/// Largest body that is told of in readable form, once it is inflated.
+pub const SHIP_INFLATED_BYTES_MAX: usize = 1 << 20;

@@ -18,6 +18,7 @@ use ringway::control::publish::Acknowledged;
 use ringway::control::publish::CoreEnd;
 use ringway::control::ship::Dock;
 use ringway::plugins::PLUGINS;
+use ringway::plugins::cache::Cache;
 use ringway::proxy::listener;
 use ringway::proxy::steering::Fleet;
 use ringway::proxy::worker;
@@ -62,12 +63,15 @@ pub fn start(settings: Settings, source: &ConfigSource, log: &Log) -> Result<(),
     if settings.request_debug && settings.request_debug_token.is_none() {
         tracing::info!("token for request debugging: {debug_token}");
     }
+    let cache = Arc::new(Cache::with_bytes(settings.mem_cache_size as usize));
+    let node = node.with_cache(cache.clone());
     let facts = NodeFacts {
         node_id: node.id().to_string(),
         hostname: node.hostname().to_owned(),
         spooled: Default::default(),
         debug_token: debug_token.into(),
         counts: Arc::default(),
+        cache,
     };
     let acknowledged = Acknowledged::default();
     let (outbox, records) = Outbox::new(acknowledged.callback());

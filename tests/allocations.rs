@@ -2,6 +2,8 @@
 //! One core runs in this process, in front of a raw upstream; an allocator counts what that core's thread asks for. The
 //! only allocation allowed is the next batch of access log records, at most one for each sweep.
 
+mod in_process;
+
 use std::alloc::GlobalAlloc;
 use std::alloc::Layout;
 use std::alloc::System;
@@ -9,42 +11,32 @@ use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::io::Read;
 use std::io::Write;
-use std::net::TcpListener;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 use std::time::Instant;
 
 use ringway::config::Driver;
-use ringway::config::Settings;
-use ringway::config::Sources;
 use ringway::entity::RowChange;
+use ringway::entity::schema::Record;
 use ringway::limits;
-use ringway::metrics::counters::CoreCounters;
-use ringway::proxy::listener;
-use ringway::proxy::steering::Fleet;
+use ringway::plugins::PLUGINS;
 use ringway::proxy::worker;
 use ringway::proxy::worker::Chosen;
-use ringway::proxy::worker::NodeFacts;
-use ringway::proxy::worker::Seed;
-use ringway::state::book::PeerBook;
 use ringway::state::compile::Compiler;
 use ringway::state::delta::Delta;
-use ringway::state::mailbox::Outbox;
-use ringway::state::mailbox::Post;
-use ringway::state::mailbox::Sender;
-use ringway::state::mailbox::mailbox;
 use serde_json::Value;
 use serde_json::json;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use in_process::Running;
+use in_process::delta;
+use in_process::is_whole;
+use in_process::row;
+use in_process::upstream;
+
 const WARMING_REQUESTS: usize = 100;
 const COUNTED_REQUESTS: usize = 1000;
 
@@ -114,21 +106,8 @@ fn thread_id() -> i32 {
 /// The tests count one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A core that serves `/` from a raw upstream, `/locked` likewise to who has a key.
-struct Running {
-    port: u16,
-    sender: Sender,
-    thread: Option<JoinHandle<()>>,
-}
-
-fn row(entity: &'static str, fields: Value) -> RowChange {
-    let Value::Object(mut row) = fields else { panic!("a row is an object") };
-    let id = Uuid::new_v4();
-    row.entry("id").or_insert_with(|| id.to_string().into());
-    let id = row["id"].as_str().and_then(|text| text.parse().ok()).expect("an id");
-    RowChange { entity, id, row: Some(row), text: None, expires_at_ms: None }
-}
-
+/// Serves `/` from a raw upstream, `/locked` likewise to who has a key, `/chain` behind five plugins, `/limited` behind a limit
+/// that the upstream uses up, `/kept` out of the cache.
 fn configuration(upstream_port: u16) -> Delta {
     let [service, route, locked, measured, traced, consumer] = [(); 6].map(|()| Uuid::new_v4().to_string());
     let key_auth = json!({"key_names": ["apikey"], "key_in_header": true, "key_in_query": true, "key_in_body": false,
@@ -161,12 +140,49 @@ fn configuration(upstream_port: u16) -> Delta {
         row("consumers", json!({"id": consumer, "username": "c"})),
         row("keyauth_credentials", json!({"key": "secret", "consumer": {"id": consumer}})),
     ];
+    rows.extend(plugged("chain", &service));
+    rows.push(row("acls", json!({"group": "g", "consumer": {"id": consumer}})));
     rows.extend(balanced("least-connections", "none", upstream_port));
     rows.extend(balanced("latency", "none", upstream_port));
     rows.extend(balanced("consistent-hashing", "cookie", upstream_port));
     let compiled = Compiler::default().compile(&rows).unwrap_or_else(|refusals| panic!("refused: {refusals:?}"));
-    let peers = PeerBook::new(Arc::new(|_| {})).apply(&compiled.backends, &[], &[], 0);
-    Delta { version: 1, changes: compiled.changes, directory: compiled.directory, peers }
+    delta(compiled)
+}
+
+/// A route of that name behind the plugins that stand for such a chain, and one for each of two others.
+fn plugged(name: &str, service: &str) -> Vec<RowChange> {
+    let route = || Uuid::new_v4().to_string();
+    let [chain, limited, kept] = [(); 3].map(|()| route());
+    let plugin = |route: &str, name: &str, config: Value| {
+        let kind = PLUGINS.iter().find(|kind| kind.schema.name == name).expect("the program has it");
+        let mut row_of = json!({"name": name, "enabled": true, "route": {"id": route}, "config": config});
+        complete(&mut row_of["config"], &kind.schema.config);
+        row("plugins", row_of)
+    };
+    let to = |id: &str, path: &str| {
+        row("routes", json!({"id": id, "protocols": ["http"], "paths": [path], "service": {"id": service}}))
+    };
+    vec![
+        to(&chain, &format!("/{name}")),
+        plugin(&chain, "key-auth", json!({})),
+        plugin(&chain, "acl", json!({"allow": ["g"]})),
+        plugin(&chain, "rate-limiting", json!({"year": 1_000_000, "policy": "local"})),
+        plugin(&chain, "correlation-id", json!({"echo_downstream": true})),
+        plugin(&chain, "request-transformer", json!({"add": {"headers": ["x-added:$(headers.host)", "x-fixed:1"]}})),
+        to(&limited, "/limited"),
+        plugin(&limited, "response-ratelimiting", json!({"limits": {"v": {"year": 1_000_000}}})),
+        to(&kept, "/kept"),
+        plugin(&kept, "proxy-cache", json!({"strategy": "memory", "content_type": ["*/*"]})),
+    ]
+}
+
+/// Adds the defaults of a record's fields.
+fn complete(config: &mut Value, record: &Record) {
+    for field in record.fields {
+        if config.get(field.name).is_none() {
+            config[field.name] = field.default.map_or(Value::Null, |default| default.to_value());
+        }
+    }
 }
 
 /// A route of the algorithm's name to an upstream of two targets, with passive checks on.
@@ -188,91 +204,6 @@ fn balanced(algorithm: &str, hash_on: &str, port: u16) -> Vec<RowChange> {
         row("services", json!({"id": service, "protocol": "http", "host": algorithm, "port": 80})),
         row("routes", json!({"protocols": ["http"], "paths": [format!("/{algorithm}")], "service": {"id": service}})),
     ]
-}
-
-impl Running {
-    fn start(driver: Chosen, access_log: &str) -> Self {
-        let flags = [("proxy_listen", "127.0.0.1:0"), ("proxy_access_log", access_log), ("prefix", "/nowhere")];
-        let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let loaded = Settings::load(Sources { flags: &flags, ..Sources::default() });
-        let settings =
-            loaded.unwrap_or_else(|errors| panic!("{:?}", errors.iter().map(ToString::to_string).collect::<Vec<_>>()));
-        let settings = Arc::new(settings.settings);
-        let mut bound = listener::bind(&settings.proxy_listen, 1, None).expect("loopback has free ports");
-        let (sender, inbox) = mailbox().expect("sockets can be made");
-        let (told, acknowledged) = mpsc::channel();
-        let (outbox, records) = Outbox::new(Arc::new(move |_, version| {
-            let _ = told.send(version);
-        }));
-        // The log writer of this test; it ends with the core.
-        std::thread::spawn(move || while records.recv().is_ok() {});
-        let counters = Arc::new(CoreCounters::default());
-        let fleet = Fleet::new([(sender.clone(), counters.clone())].into_iter());
-        let seed = Seed {
-            index: 0,
-            cpu: None,
-            listeners: bound.sockets.remove(0),
-            settings,
-            driver,
-            initial: Arc::new(configuration(upstream())),
-            mailbox: inbox,
-            outbox,
-            counters,
-            fleet: Arc::new(fleet),
-            node: NodeFacts {
-                node_id: Uuid::new_v4().to_string(),
-                hostname: "test".to_owned(),
-                spooled: Default::default(),
-                debug_token: "".into(),
-                counts: Arc::default(),
-            },
-        };
-        let thread = worker::spawn(seed).expect("threads can be made");
-        assert_eq!(acknowledged.recv_timeout(PATIENCE), Ok(1), "the core serves its first configuration");
-        Self { port: bound.addrs[0].port(), sender, thread: Some(thread) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        WATCHED_THREAD.store(0, Ordering::SeqCst);
-        self.sender.post(Post::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// An upstream that keeps its connections and answers each request with the same bytes. Its port.
-fn upstream() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    let port = listener.local_addr().expect("a bound socket").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            std::thread::spawn(move || {
-                let mut received = Vec::new();
-                let mut piece = [0; 4096];
-                while let Ok(count @ 1..) = stream.read(&mut piece) {
-                    received.extend_from_slice(&piece[..count]);
-                    if is_whole(&received) {
-                        received.clear();
-                        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nX-Own: 1\r\n\r\nhello";
-                        stream.write_all(answer).expect("the core reads answers");
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-/// Whether a message has its end of head and as many body bytes as its Content-Length says.
-fn is_whole(message: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(message);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let lengths = head.lines().filter_map(|line| line.strip_prefix("Content-Length: ")?.trim().parse::<usize>().ok());
-    body.len() >= lengths.max().unwrap_or(0)
 }
 
 fn core_thread() -> i32 {
@@ -306,9 +237,8 @@ fn check(request: &str, want: &str, access_log: &str) {
         Err(why) => eprintln!("not counted on io_uring: {why}"),
     }
     for driver in drivers {
-        let core = Running::start(driver, access_log);
-        let mut client = TcpStream::connect(("127.0.0.1", core.port)).expect("the core listens");
-        client.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        let core = Running::start(driver, access_log, configuration(upstream()));
+        let mut client = core.connect();
         (0..WARMING_REQUESTS).for_each(|_| ask(&mut client, request.as_bytes(), want));
         let (counted, batches) = (ALLOCATIONS.swap(0, Ordering::SeqCst), BATCHES.swap(0, Ordering::SeqCst));
         assert_eq!((counted, batches), (0, 0), "nothing is counted yet");
@@ -318,6 +248,7 @@ fn check(request: &str, want: &str, access_log: &str) {
         WATCHED_THREAD.store(0, Ordering::SeqCst);
         let sweeps = start.elapsed().as_millis() as u64 / limits::SWEEP_MS + 2;
         let (counted, batches) = (ALLOCATIONS.swap(0, Ordering::SeqCst), BATCHES.swap(0, Ordering::SeqCst));
+        assert_eq!(core.counters.panics.get(), 0, "nothing went wrong on the way");
         let first = FIRST.lock().expect("nothing panics while it is held").take().unwrap_or_default();
         assert_eq!(counted, 0, "allocations in {COUNTED_REQUESTS} requests on {driver:?}; the first: {first}");
         assert!(batches <= sweeps, "{batches} batches of records in {sweeps} sweeps on {driver:?}");
@@ -359,6 +290,22 @@ fn a_get_whose_trace_is_passed_on_allocates_nothing() {
     let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
     let get = format!("GET /traced HTTP/1.1\r\nHost: test\r\n{trace}\r\n\r\n");
     check(&get, "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_get_behind_five_plugins_allocates_nothing() {
+    let get = "GET /chain/x?a=b HTTP/1.1\r\nHost: test\r\napikey: secret\r\n\r\n";
+    check(get, "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_get_whose_response_uses_up_a_limit_allocates_nothing() {
+    check("GET /limited HTTP/1.1\r\nHost: test\r\n\r\n", "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_get_that_the_cache_answers_allocates_nothing() {
+    check("GET /kept?b=1&a=2 HTTP/1.1\r\nHost: test\r\n\r\n", "HTTP/1.1 200 OK\r\n", "off");
 }
 
 #[test]

@@ -61,7 +61,6 @@ static MEANINGLESS: &[(&str, &str)] = &[
     ("cassandra_*", "the configuration is kept in the embedded store, not in Cassandra"),
     ("lmdb_*", "the configuration is kept in the embedded store, not in LMDB"),
     ("dns_cache_size", "the names that the configuration uses are known, all of them and no others"),
-    ("mem_cache_size", "every worker holds the whole configuration; there is no cache to size"),
     ("db_*", "every worker holds the whole configuration; nothing is polled or cached"),
     ("worker_consistency", "a write is answered once every worker has applied it, always"),
     ("worker_state_update_frequency", "a write is answered once every worker has applied it, always"),

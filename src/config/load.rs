@@ -534,14 +534,14 @@ mod tests {
 
     #[test]
     fn properties_of_kong_without_a_meaning_are_warned_about() {
-        let loaded = load("pg_host = db\nnginx_http_gzip = on", &[("KONG_MEM_CACHE_SIZE", "1g")], &[]).unwrap();
+        let loaded = load("pg_host = db\nnginx_http_gzip = on", &[("KONG_DNS_CACHE_SIZE", "9")], &[]).unwrap();
         warnings(
             loaded,
             &[
                 "r.conf:1: pg_host has no effect: the configuration is kept in the embedded store, not in PostgreSQL",
                 "r.conf:2: nginx_http_gzip has no effect: there is no nginx underneath that would read the directive",
-                "environment variable KONG_MEM_CACHE_SIZE: mem_cache_size has no effect: \
-                 every worker holds the whole configuration; there is no cache to size",
+                "environment variable KONG_DNS_CACHE_SIZE: dns_cache_size has no effect: \
+                 the names that the configuration uses are known, all of them and no others",
             ],
         );
     }

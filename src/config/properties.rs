@@ -244,6 +244,10 @@ properties! {
         /// Largest response head of an upstream. Above: 502.
         upstream_head_bytes_max: Bytes<{ 4 << 10 }, { 64 << 10 }> = "upstream_head_bytes_max", "32k", reload;
     }
+    "Caches" {
+        /// Bytes of responses that the plugin proxy-cache keeps, all workers together.
+        mem_cache_size: Bytes<{ 1 << 20 }, { 1 << 44 }> = "mem_cache_size", "128m", restart;
+    }
     "Health checks" {
         /// Files of certificate authorities that probes over TLS trust; system stands for those of the system.
         lua_ssl_trusted_certificate: TrustedCertificates = "lua_ssl_trusted_certificate", "system", restart;

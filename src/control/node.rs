@@ -20,6 +20,7 @@ use crate::control::log_switch::LogSwitch;
 use crate::control::names::Names;
 use crate::control::publish::CoreEnd;
 use crate::metrics::counters::CoreCounters;
+use crate::plugins::cache::Cache;
 use crate::state::mailbox::Look;
 use crate::state::mailbox::Post;
 
@@ -35,6 +36,7 @@ pub struct ThisNode {
     /// With `new_dns_client`: what `GET /status/dns` tells of.
     dns: Option<Arc<Names>>,
     backends: Option<Backends>,
+    cache: Option<Arc<Cache>>,
     log: Arc<LogSwitch>,
 }
 
@@ -62,6 +64,7 @@ impl ThisNode {
             draining: AtomicBool::new(false),
             dns: None,
             backends: None,
+            cache: None,
             log,
         })
     }
@@ -74,6 +77,12 @@ impl ThisNode {
     /// The host's name.
     pub fn hostname(&self) -> &str {
         &self.hostname
+    }
+
+    /// Shows what the plugin proxy-cache keeps.
+    pub fn with_cache(mut self, cache: Arc<Cache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     pub(super) fn with_cores(mut self, cores: Arc<Vec<CoreEnd>>) -> Self {
@@ -144,6 +153,10 @@ impl Node for ThisNode {
 
     fn core_counters(&self) -> Vec<&CoreCounters> {
         self.cores.iter().map(|core| &*core.counters).collect()
+    }
+
+    fn cached_responses(&self) -> Option<&Cache> {
+        self.cache.as_deref()
     }
 
     fn show(&self, look: Look) -> bool {

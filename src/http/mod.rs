@@ -6,8 +6,9 @@
 //! Always: what leaves is written from parsed values; what is doubtful is refused, with a status and a reason.
 //!
 //! Reading order: `known`, `fields`, `head`, `parse`, `framing`, `host`, `target`, `upstream_path`, `upstream_head`, `hop`, `chunked`,
-//! `encode`, `status`, `media`, `reply`.
+//! `encode`, `status`, `media`, `cache_control`, `reply`.
 
+pub mod cache_control;
 pub mod chunked;
 pub mod encode;
 pub mod fields;

@@ -92,7 +92,12 @@ impl Counter {
             if before >= limit {
                 return Ok(Counted::Spent { used: before });
             }
-            match word.compare_exchange_weak(seen, pack(window_s, before + by), Ordering::AcqRel, Ordering::Acquire) {
+            match word.compare_exchange_weak(
+                seen,
+                pack(window_s, before.saturating_add(by)),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return Ok(Counted::In { window_s, before }),
                 Err(other) => seen = other,
             }
@@ -119,18 +124,19 @@ impl Counter {
         Ok(remaining)
     }
 
-    /// Counts a use in all periods, or in none if any is used up. What was left before.
+    /// Counts `by` uses in all periods, or in none if any is used up; the last ones may go beyond a limit. What was left
+    /// before.
     ///
     /// # Errors
     /// The counter has left.
-    pub fn take(&self, limits: &Limits, now_s: u64) -> Result<Remaining, Retired> {
+    pub fn take(&self, limits: &Limits, now_s: u64, by: u64) -> Result<Remaining, Retired> {
         let mut remaining = self.remaining(limits, now_s)?;
         if remaining.spent().is_some() {
             return Ok(remaining);
         }
         let mut windows = [0; PERIODS];
         for (period, limit) in limits.each() {
-            let used = match self.add_below(period, now_s, 1, limit) {
+            let used = match self.add_below(period, now_s, by, limit) {
                 Ok(Counted::In { window_s, before }) => {
                     windows[period.index()] = window_s;
                     remaining.set(period, limit, limit as i64 - before as i64);
@@ -141,12 +147,21 @@ impl Counter {
             };
             // Another request took the last one meanwhile: what was counted in shorter periods is given back.
             for (counted, _) in limits.each().take_while(|(counted, _)| *counted < period) {
-                self.correct(counted, windows[counted.index()], -1);
+                self.correct(counted, windows[counted.index()], -(by as i64));
             }
             remaining.set(period, limit, limit as i64 - used? as i64);
             break;
         }
         Ok(remaining)
+    }
+
+    /// Takes back what [`Counter::take`] counted in the present windows.
+    pub fn give_back(&self, limits: &Limits, now_s: u64, by: u64) {
+        for (period, _) in limits.each() {
+            if let Some((window_s, _)) = self.in_window(period, now_s) {
+                self.correct(period, window_s, -(by as i64));
+            }
+        }
     }
 
     /// Changes the count of a window by a difference, if it has not passed.
@@ -343,7 +358,7 @@ mod tests {
 
     /// How many of so many uses pass.
     fn passed(counter: &Counter, limits: &Limits, now_s: u64, uses: usize) -> usize {
-        (0..uses).filter(|_| counter.take(limits, now_s).unwrap().spent().is_none()).count()
+        (0..uses).filter(|_| counter.take(limits, now_s, 1).unwrap().spent().is_none()).count()
     }
 
     #[test]
@@ -395,7 +410,7 @@ mod tests {
                     let now_s = NOW_S - index % 2;
                     let pass = move |n: &usize| {
                         let key = core.key(&[b"scope", &(n % 10).to_le_bytes()]);
-                        core.with(key, now_s, |counter| counter.take(&hundred, now_s)).spent().is_none()
+                        core.with(key, now_s, |counter| counter.take(&hundred, now_s, 1)).spent().is_none()
                     };
                     scope.spawn(move || (0..20_000).filter(pass).count())
                 })
@@ -412,7 +427,7 @@ mod tests {
     #[test]
     fn who_counts_on_a_counter_that_left_finds_the_one_in_its_place() {
         let (core, ten) = (CoreCounts::default(), limits(json!({"minute": 10})));
-        let take = |now_s| core.with(1, now_s, |counter| counter.take(&ten, now_s));
+        let take = |now_s| core.with(1, now_s, |counter| counter.take(&ten, now_s, 1));
         take(NOW_S);
         let old = core.seen.borrow()[&1].clone();
         assert!(!old.retire(&starts(NOW_S)), "it is in use");
@@ -423,7 +438,7 @@ mod tests {
         assert!(old.retire(&starts(later_s)));
         shard.counters.clear();
         drop(shard);
-        assert_eq!(old.take(&ten, later_s), Err(Retired));
+        assert_eq!(old.take(&ten, later_s, 1), Err(Retired));
         take(later_s);
         assert!(!Arc::ptr_eq(&old, &core.seen.borrow()[&1]));
     }

@@ -7,6 +7,7 @@
 //! spec/plugins.md part A.
 
 pub mod ask;
+pub mod cache;
 pub mod chain;
 pub mod counts;
 pub mod datadog;
@@ -17,6 +18,9 @@ pub mod grants;
 pub mod http_log;
 pub mod ldap;
 pub mod loggly;
+pub mod moesif;
+pub mod moesif_identity;
+pub mod moesif_rules;
 pub mod opentelemetry;
 pub mod queue;
 pub mod recent;
@@ -39,9 +43,11 @@ mod basic_auth;
 mod body;
 mod body_edit;
 mod bot_detection;
+mod cache_key;
 mod cookie;
 mod correlation_id;
 mod cors;
+mod counted_for;
 mod edit;
 mod hmac_auth;
 mod identifier;
@@ -58,12 +64,14 @@ mod oauth2_said;
 mod oauth2_tests;
 mod periods;
 mod prometheus;
+mod proxy_cache;
 pub mod query;
 mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod response_ratelimiting;
 mod response_transformer;
 mod seal;
 mod session;
@@ -76,7 +84,7 @@ mod standard_webhooks;
 mod template;
 mod template_value;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod token_key;
 mod udp_log;
 
@@ -109,14 +117,17 @@ pub static PLUGINS: &[&Kind] = &[
     &key_auth::KIND,
     &ldap_auth::KIND,
     &loggly::KIND,
+    &moesif::KIND,
     &oauth2::KIND,
     &opentelemetry::KIND,
     &prometheus::KIND,
+    &proxy_cache::KIND,
     &rate_limiting::KIND,
     &redirect::KIND,
     &request_size_limiting::KIND,
     &request_termination::KIND,
     &request_transformer::KIND,
+    &response_ratelimiting::KIND,
     &response_transformer::KIND,
     &session_config::KIND,
     &standard_webhooks::KIND,
@@ -236,9 +247,11 @@ mod tests {
     #[test]
     fn the_defaults_of_every_plugin_compile() {
         // Those that demand something of the operator are given that.
+        let limits = serde_json::json!({ "x": { "minute": 1 } });
         let demanded = serde_json::json!({
             "path": "/x", "http_endpoint": "http://h/", "secret_v1": "s",
-            "ldap_host": "h", "base_dn": "dc=x", "attribute": "uid"
+            "ldap_host": "h", "base_dn": "dc=x", "attribute": "uid",
+            "limits": limits, "strategy": "memory", "application_id": "x"
         });
         for kind in PLUGINS {
             let fields =
@@ -268,11 +281,14 @@ mod tests {
             ("oauth2", 1400),
             ("opentelemetry", 14),
             ("prometheus", 13),
+            ("moesif", 5),
+            ("proxy-cache", 100),
             ("rate-limiting", 910),
             ("redirect", 779),
             ("request-size-limiting", 951),
             ("request-termination", 2),
             ("request-transformer", 801),
+            ("response-ratelimiting", 900),
             ("response-transformer", 800),
             ("session", 1900),
             ("standard-webhooks", 760),

@@ -5,10 +5,21 @@
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::schema::Field;
 use crate::stdx::clock::Civil;
 
 /// How many periods there are.
 pub const PERIODS: usize = 6;
+
+/// The limits of a configuration, by period.
+pub const FIELDS: [Field; PERIODS] = [
+    Field::number("second").gt(0),
+    Field::number("minute").gt(0),
+    Field::number("hour").gt(0),
+    Field::number("day").gt(0),
+    Field::number("month").gt(0),
+    Field::number("year").gt(0),
+];
 
 /// A second, a minute, an hour, a day, a month or a year, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -63,6 +63,11 @@ pub(super) fn without(text: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     Some(rest)
 }
 
+/// The bytes that an encoded text stands for, one by one.
+pub fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
+    Decoder(text)
+}
+
 /// The bytes that an encoded text stands for.
 pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     match text.iter().any(|byte| matches!(byte, b'%' | b'+')) {

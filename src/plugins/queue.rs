@@ -29,6 +29,8 @@ pub struct QueueRules {
     pub retry_after_max: Duration,
     /// Every entry is sent at once and alone.
     pub each_alone: bool,
+    /// Of a full queue the newest entry is dropped instead of the oldest.
+    pub newest_gives_way: bool,
 }
 
 /// The fields, with the given default of `max_batch_size`.
@@ -127,6 +129,7 @@ impl QueueRules {
             first_retry_after: Duration::ZERO,
             retry_after_max: Duration::ZERO,
             each_alone: false,
+            newest_gives_way: false,
         }
     }
 
@@ -148,6 +151,7 @@ impl QueueRules {
             first_retry_after: seconds("initial_retry_delay", 0.01),
             retry_after_max: seconds("max_retry_delay", 60.0),
             each_alone: number("concurrency_limit", 1.0) == -1.0,
+            newest_gives_way: false,
         }
     }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::entity::checks::EntityCheck;
+use crate::entity::checks::Match;
 use crate::entity::schema::Field;
+use crate::entity::schema::Literal;
 use crate::entity::schema::Meaning;
 use crate::entity::schema::Record;
 use crate::entity::schema::Shorthand;
@@ -76,6 +79,15 @@ pub enum Expires {
     AfterFirstUse { seconds: u64 },
     /// At that second since 1970.
     At { unix_s: u64 },
+}
+
+/// What the policy `redis` needs, for [`crate::entity::PluginSchema::checks`].
+pub const DEMANDS_HOST: EntityCheck = demands("config.redis.host");
+pub const DEMANDS_PORT: EntityCheck = demands("config.redis.port");
+pub const DEMANDS_TIMEOUT: EntityCheck = demands("config.redis.timeout");
+
+const fn demands(field: &'static str) -> EntityCheck {
+    EntityCheck::conditional("config.policy", Match::Eq(Literal::Str("redis")), field, Match::Required)
 }
 
 pub const REDIS: Field = Field::record("redis", &RECORD).required();

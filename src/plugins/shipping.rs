@@ -8,6 +8,7 @@ use crate::plugins::datadog::Datadog;
 use crate::plugins::file_log::FileLog;
 use crate::plugins::http_log::HttpLog;
 use crate::plugins::loggly::Loggly;
+use crate::plugins::moesif::Moesif;
 use crate::plugins::opentelemetry::Collector;
 use crate::plugins::statsd::Statsd;
 use crate::plugins::syslog::Syslog;
@@ -22,6 +23,7 @@ pub enum Shipping {
     Http(HttpLog),
     Loggly(Loggly),
     OpenTelemetry(Collector),
+    Moesif(Moesif),
     Statsd(Statsd),
     Syslog(Syslog),
     Tcp(TcpLog),

@@ -156,7 +156,7 @@ mod tests {
 
     fn uses(counter: &Arc<Counter>, count: usize) {
         for _ in 0..count {
-            counter.take(&limits(), NOW_S).unwrap();
+            counter.take(&limits(), NOW_S, 1).unwrap();
         }
     }
 

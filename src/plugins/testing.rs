@@ -22,6 +22,8 @@ use crate::plugins::Plugin;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Answer;
 use crate::plugins::ask::Asking;
+use crate::plugins::ask::Question;
+use crate::plugins::cache::CoreCache;
 use crate::plugins::chain::Scope;
 use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Consumer;
@@ -33,9 +35,12 @@ use crate::plugins::view::ConnFacts;
 use crate::plugins::view::CoreFacts;
 use crate::plugins::view::Editable;
 use crate::plugins::view::EntityFacts;
+use crate::plugins::view::Figures;
 use crate::plugins::view::Identity;
+use crate::plugins::view::LogView;
 use crate::plugins::view::Notes;
 use crate::plugins::view::PathCaptures;
+use crate::plugins::view::PieceView;
 use crate::plugins::view::Reply;
 use crate::plugins::view::ResponseView;
 use crate::plugins::view::Rewrite;
@@ -124,6 +129,7 @@ impl Exchange {
                 recent: RefCell::new(Recent::new(100)),
                 instrumented: Instrumented::default(),
                 sampling_rate: 0.0,
+                cache: CoreCache::default(),
             },
             captures: None,
             route: None,
@@ -155,7 +161,8 @@ impl Exchange {
         self.with_view(|view| plugin.answered(view, answer))
     }
 
-    fn with_view<T>(&mut self, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
+    /// Shows the request as the access phase shows it.
+    pub fn with_view<T>(&mut self, phase: impl FnOnce(&mut View<'_>) -> T) -> T {
         let target = self.head.target.of(&self.source);
         let (path, query) = match target.iter().position(|&byte| byte == b'?') {
             Some(at) => (&target[..at], &target[at + 1..]),
@@ -205,6 +212,7 @@ impl Exchange {
             request_fields: &self.head.fields,
             request_source: &self.source,
             proxied: true,
+            from_upstream: true,
             method: self.head.method,
             notes: &mut self.notes,
             identity: &self.identity,
@@ -216,6 +224,31 @@ impl Exchange {
         };
         plugin.response_head(&mut view);
         (self.status, self.drop_body) = (view.status, view.drop_body);
+    }
+
+    /// Shows a piece of the response's body.
+    pub fn response_piece(&mut self, plugin: &dyn Plugin, piece: &[u8], last: bool) {
+        plugin.response_piece(&mut PieceView { piece, last, notes: &mut self.notes, now_unix_ms: NOW_UNIX_MS });
+    }
+
+    /// The log phase; what it tells.
+    pub fn log(&mut self, plugin: &dyn Plugin) -> Option<Question> {
+        let mut tell = None;
+        plugin.log(&mut LogView {
+            status: self.status,
+            from_upstream: true,
+            route: None,
+            service: None,
+            identity: &self.identity,
+            directory: &self.directory,
+            notes: &mut self.notes,
+            client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            figures: Figures::default(),
+            core: &self.core,
+            now_unix_ms: NOW_UNIX_MS,
+            tell: &mut tell,
+        });
+        tell
     }
 
     /// A field of the response that `response_head` is shown.

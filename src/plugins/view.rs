@@ -2,6 +2,7 @@
 //! All that a plugin may see and change of one exchange.
 //! Never: reaches a socket or another request.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -18,6 +19,8 @@ use crate::metrics::series::CoreSeries;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Asking;
 use crate::plugins::ask::Question;
+use crate::plugins::cache::CoreCache;
+use crate::plugins::cache::Held;
 use crate::plugins::chain::Scope;
 use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Consumer;
@@ -55,6 +58,8 @@ pub struct CoreFacts {
     /// What is traced, and the share of traces that is sent.
     pub instrumented: Instrumented,
     pub sampling_rate: f64,
+    /// Responses that are kept.
+    pub cache: CoreCache,
 }
 
 /// The client's connection.
@@ -146,6 +151,8 @@ pub struct Notes {
     pub body: BodyUse,
     /// Set by a plugin that ships: not this request.
     pub unshipped: bool,
+    /// Of the plugin's own meaning; let go of with the request, however that ends.
+    pub kept: Option<Box<dyn Any + Send>>,
 }
 
 impl Notes {
@@ -155,6 +162,7 @@ impl Notes {
         self.bytes.clear();
         self.body = BodyUse::Pass;
         self.unshipped = false;
+        self.kept = None;
     }
 }
 
@@ -273,6 +281,8 @@ pub struct ResponseView<'a> {
     pub request_source: &'a [u8],
     /// Whether the response came from an upstream (or from a failed attempt to ask one).
     pub proxied: bool,
+    /// Whether the response is an upstream's.
+    pub from_upstream: bool,
     pub method: Method,
     /// The plugin's own; `notes.body` says what the plugin wants of the body.
     pub notes: &'a mut Notes,
@@ -359,6 +369,8 @@ pub enum ReplyKind {
     Raw,
     /// No body.
     Empty,
+    /// The response in `stored`, which goes out as if an upstream had sent it.
+    Stored,
 }
 
 /// An answer that the gateway makes. Reused from request to request.
@@ -371,6 +383,8 @@ pub struct Reply {
     pub content_type: Vec<u8>,
     /// Further header fields. Those set in an access phase go out with whatever response follows.
     pub fields: Fields,
+    /// For [`ReplyKind::Stored`].
+    pub stored: Option<Arc<Held>>,
 }
 
 impl Reply {
@@ -381,6 +395,7 @@ impl Reply {
         self.text.clear();
         self.content_type.clear();
         self.fields.clear();
+        self.stored = None;
     }
 
     fn fill(&mut self, status: u16, kind: ReplyKind, text: &[u8]) {
@@ -405,6 +420,19 @@ impl Reply {
         self.fill(status, ReplyKind::Raw, body);
         self.content_type.clear();
         self.content_type.extend_from_slice(content_type.as_bytes());
+    }
+
+    /// A response that was kept, with its fields; those that plugins have set already stay.
+    pub fn stored(&mut self, stored: Arc<Held>) {
+        self.fill(stored.status, ReplyKind::Stored, b"");
+        let set = self.fields.len();
+        for (name, value) in stored.fields() {
+            let is_set = self.fields.iter(&[]).take(set).any(|field| field.name.eq_ignore_ascii_case(name));
+            if !is_set {
+                self.fields.append_by_name(name, value);
+            }
+        }
+        self.stored = Some(stored);
     }
 
     /// A status alone.

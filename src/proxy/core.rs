@@ -265,6 +265,7 @@ impl Core {
         let now_ms = self.clock.now_ms();
         self.deadlines.sweep(now_ms);
         self.pool.expire(now_ms, self.rules.borrow().settings.upstream_keepalive_idle_timeout_ms);
+        self.facts.cache.sweep();
         self.hand_over(&mut self.records.borrow_mut());
         self.hand_over_full(&mut self.full.borrow_mut());
         self.facts.series.publish();

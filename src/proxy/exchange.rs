@@ -52,6 +52,7 @@ use crate::state::request::NO_ROUTE;
 use crate::state::request::NO_SERVICE;
 use crate::state::request::client_of;
 use crate::state::request::read_aim;
+use crate::stdx::decimal::Decimal;
 
 /// The working memory of one request. Lent by the core, so that idle connections own none.
 #[derive(Default)]
@@ -106,6 +107,8 @@ pub struct Exchange {
     pub body_use: BodyUse,
     /// A response body that a plugin wants whole.
     pub held: Vec<u8>,
+    /// How much of a stored body stands in `out`.
+    pub stored_bytes_out: usize,
     /// The response head as sent, when records are shipped.
     pub sent_head: Vec<u8>,
     pub tries: Vec<Try>,
@@ -179,6 +182,7 @@ impl Exchange {
             ships,
             body_use,
             held,
+            stored_bytes_out,
             sent_head,
             tries,
             timeline,
@@ -229,6 +233,7 @@ impl Exchange {
         *ships = false;
         *body_use = BodyUse::Pass;
         held.clear();
+        *stored_bytes_out = 0;
         sent_head.clear();
         tries.clear();
         *timeline = None;
@@ -365,8 +370,7 @@ impl Job<'_> {
                 Err(Fault::Reply)
             }
             Some(left) => {
-                let mut text = [0u8; 20];
-                x.head.fields.set(Known::MaxForwards, decimal(left - 1, &mut text));
+                x.head.fields.set(Known::MaxForwards, Decimal::of(left - 1).bytes());
                 Ok(())
             }
             None => Ok(()),
@@ -494,30 +498,5 @@ impl Rules {
     /// Whether a body of so many bytes is above `client_max_body_size`.
     pub fn exceeds_body_limit(&self, bytes: u64) -> bool {
         self.settings.client_max_body_size > 0 && bytes > self.settings.client_max_body_size
-    }
-}
-
-/// Decimal digits of a number.
-pub fn decimal(value: u64, text: &mut [u8; 20]) -> &[u8] {
-    let (mut rest, mut at) = (value, text.len());
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            return &text[at..];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        let mut text = [0; 20];
-        assert_eq!(decimal(0, &mut text), b"0");
-        assert_eq!(decimal(u64::MAX, &mut text), b"18446744073709551615");
     }
 }

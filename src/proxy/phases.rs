@@ -121,6 +121,7 @@ impl Job<'_> {
                 request_fields: &x.head.fields,
                 request_source,
                 proxied,
+                from_upstream: upstream.is_some(),
                 method: x.head.method,
                 notes,
                 identity: &x.identity,

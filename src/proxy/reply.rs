@@ -25,7 +25,9 @@ use crate::http::reply::rendered_len;
 use crate::http::reply::stub_len;
 use crate::http::upstream_head::PRODUCT;
 use crate::http::upstream_head::VIA_HTTP11;
+use crate::limits;
 use crate::plugins::view::BodyUse;
+use crate::plugins::view::Reply;
 use crate::plugins::view::ReplyKind;
 use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
@@ -71,6 +73,10 @@ impl Job<'_> {
             Fault::Reply => {
                 self.x.keep &= self.body_allows_keeping();
                 let kind = self.x.reply.kind;
+                if kind == ReplyKind::Stored {
+                    // What an upstream said once counts as proxied.
+                    self.x.handed_over_us = Some(self.core.clock.refresh());
+                }
                 self.send(self.x.reply.status, Page::Reply(kind)).await
             }
             Fault::Refused { status, text_of } => {
@@ -98,7 +104,22 @@ impl Job<'_> {
             self.encode(self.x.status, page, Body::Held);
         }
         self.x.answered = true;
-        self.write_out().await
+        self.write_out().await?;
+        self.send_rest_of_stored().await
+    }
+
+    /// Sends what of a long stored body did not go with the head.
+    async fn send_rest_of_stored(&mut self) -> Result<(), Fault> {
+        let Some(stored) = self.x.reply.stored.take() else { return Ok(()) };
+        let mut at = std::mem::take(&mut self.x.stored_bytes_out);
+        while at > 0 && at < stored.body.len() {
+            let piece = &stored.body[at..stored.body.len().min(at + limits::STREAM_BUFFER_BYTES)];
+            self.x.out.clear();
+            self.x.out.extend(piece);
+            at += piece.len();
+            self.write_out().await?;
+        }
+        Ok(())
     }
 
     /// Leaves the body in `x.held`, after plugins that wanted it have had it.
@@ -122,6 +143,7 @@ impl Job<'_> {
             }
             Page::Reply(ReplyKind::Exit) => push_exit_body(text, &mut x.held),
             Page::Reply(ReplyKind::Raw) => x.held.extend_from_slice(&x.reply.text),
+            Page::Reply(ReplyKind::Stored) => x.held.extend_from_slice(stored_body(&x.reply)),
             Page::Reply(ReplyKind::Empty) => {}
         }
         self.run_response_body();
@@ -146,6 +168,11 @@ impl Job<'_> {
             Page::Reply(ReplyKind::Exit) => EXIT_CONTENT_TYPE.as_bytes(),
             Page::Reply(ReplyKind::Raw) => {
                 with_charset(&x.reply.content_type, &mut room).unwrap_or(&x.reply.content_type)
+            }
+            // A stored response brings its own.
+            Page::Reply(ReplyKind::Stored) => {
+                let own = x.reply.fields.get(&[], Known::ContentType);
+                own.and_then(|value| with_charset(value, &mut room)).unwrap_or_default()
             }
             Page::Reply(ReplyKind::Empty) => b"",
         };
@@ -177,6 +204,7 @@ impl Job<'_> {
             ships,
             sent_head,
             timeline,
+            stored_bytes_out,
             ..
         } = &mut *self.x;
         let text = std::str::from_utf8(&reply.text).unwrap_or_default();
@@ -197,12 +225,15 @@ impl Job<'_> {
             }
             Page::Reply(ReplyKind::Exit) => exit_body_len(text),
             Page::Reply(ReplyKind::Raw) => reply.text.len(),
+            Page::Reply(ReplyKind::Stored) => stored_len(reply, head.method),
             Page::Reply(ReplyKind::Empty) => 0,
         };
         out.clear();
         let out = out.vec_mut();
         push_status_line(out, status, b"");
-        push_field(out, b"Date", &self.core.clock.date());
+        if !reply.fields.has(Known::Date) {
+            push_field(out, b"Date", &self.core.clock.date());
+        }
         push_fields(out, &reply.fields, &[], |_| true);
         Connection { keep: *keep, upgrade: reply.fields.has(Known::Upgrade) }.push(out);
         let has_body = has_body(status);
@@ -223,7 +254,7 @@ impl Job<'_> {
             }
             None => {}
         }
-        if headers.server {
+        if headers.server && !reply.fields.has(Known::Server) {
             push_field(out, b"Server", PRODUCT.as_bytes());
         }
         if headers.request_id {
@@ -252,10 +283,26 @@ impl Job<'_> {
                 }
                 Page::Reply(ReplyKind::Exit) => push_exit_body(text, out),
                 Page::Reply(ReplyKind::Raw) => out.extend_from_slice(&reply.text),
+                Page::Reply(ReplyKind::Stored) => {
+                    let body = stored_body(reply);
+                    let with_head = body.len().min(limits::STREAM_BUFFER_BYTES);
+                    out.extend_from_slice(&body[..with_head]);
+                    *stored_bytes_out = with_head;
+                }
                 Page::Reply(ReplyKind::Empty) => {}
             }
         }
     }
+}
+
+fn stored_body(reply: &Reply) -> &[u8] {
+    reply.stored.as_ref().map_or(&[], |stored| &stored.body)
+}
+
+/// What `Content-Length` says: of an answer to HEAD, what the upstream said.
+fn stored_len(reply: &Reply, method: Method) -> usize {
+    let told = reply.stored.as_ref().and_then(|stored| stored.body_bytes_told).filter(|_| method == Method::Head);
+    told.map_or(stored_body(reply).len(), |bytes| bytes as usize)
 }
 
 fn has_body(status: u16) -> bool {

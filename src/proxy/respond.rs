@@ -239,12 +239,15 @@ impl Job<'_> {
         if !x.hash_cookie.is_empty() {
             set_hash_cookie(fields, src, &x.hash_cookie);
         }
+        let drop_body = self.run_response_head(Some(src), true);
+        // Behind the plugins, as in Kong: they see the type as the upstream told it.
+        let fields = &mut self.x.response.fields;
         let mut room = [0u8; CHARSET_ROOM_BYTES];
         let content_type = fields.get(src, Known::ContentType);
         if let Some(value) = content_type.and_then(|value| with_charset(value, &mut room)) {
             fields.set(Known::ContentType, value);
         }
-        self.run_response_head(Some(src), true)
+        drop_body
     }
 
     /// Writes the head for the client into `x.out`; says how the body is to be framed.

@@ -29,6 +29,8 @@ use crate::config::Settings;
 use crate::limits;
 use crate::metrics::counters::CoreCounters;
 use crate::metrics::series::CoreSeries;
+use crate::plugins::cache::Cache;
+use crate::plugins::cache::CoreCache;
 use crate::plugins::counts::CoreCounts;
 use crate::plugins::counts::Counts;
 use crate::plugins::recent::Recent;
@@ -77,6 +79,8 @@ pub struct NodeFacts {
     pub debug_token: Box<str>,
     /// Uses that plugins count.
     pub counts: Arc<Counts>,
+    /// Responses that plugins keep.
+    pub cache: Arc<Cache>,
 }
 
 /// How cores talk to the kernel.
@@ -178,6 +182,7 @@ async fn run(seed: Seed, withdraws_reads: bool) {
         recent: RefCell::new(Recent::new(limits::RECENT_FINDINGS_PER_CORE_MAX)),
         instrumented: settings.tracing_instrumentations,
         sampling_rate: settings.tracing_sampling_rate,
+        cache: CoreCache::new(node.cache),
     };
     let acknowledge = outbox.acknowledge.clone();
     let mut core = Core::new(index, state, settings.clone(), facts, counters, outbox, node.spooled, node.debug_token);

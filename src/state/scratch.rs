@@ -16,6 +16,7 @@ use crate::metrics::series::CoreSeries;
 use crate::plugins::Instance;
 use crate::plugins::Verdict;
 use crate::plugins::ask::Asking;
+use crate::plugins::cache::CoreCache;
 use crate::plugins::chain::Scope;
 use crate::plugins::counts::CoreCounts;
 use crate::plugins::directory::Directory;
@@ -101,6 +102,7 @@ impl Scratch {
             serial: Cell::new(0),
             random: || 0,
             counts: CoreCounts::default(),
+            cache: CoreCache::default(),
             series: CoreSeries::default(),
             recent: RefCell::new(Recent::new(1)),
             instrumented: Instrumented::default(),

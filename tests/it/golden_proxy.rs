@@ -20,6 +20,7 @@ use crate::golden::setup::Setup;
 use crate::harness::Driver;
 use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
+use crate::harness::peer::Arrived;
 
 /// Plugins whose records are replayed.
 const PLUGINS: &[&str] = &[
@@ -33,11 +34,13 @@ const PLUGINS: &[&str] = &[
     "jwt",
     "key-auth",
     "prometheus",
+    "proxy-cache",
     "rate-limiting",
     "redirect",
     "request-size-limiting",
     "request-termination",
     "request-transformer",
+    "response-ratelimiting",
     "response-transformer",
 ];
 
@@ -229,6 +232,23 @@ impl Caller<'_> {
     }
 }
 
+/// What reached the upstream for the responses that the cache answers with later: the recording tells it of these answers,
+/// too, as it was read from their bodies.
+#[derive(Default)]
+struct Kept(BTreeMap<String, Vec<(u16, Arrived)>>);
+
+impl Kept {
+    fn with_what_is_behind(&mut self, record: &Record, mut real: Exchange) -> Exchange {
+        let path = record.request["path"].to_string();
+        match real.response.header("x-cache-status") {
+            Some("Hit") if real.arrived.is_empty() => real.arrived = self.0.get(&path).cloned().unwrap_or_default(),
+            Some("Miss") if record.method() == "GET" => drop(self.0.insert(path, real.arrived.clone())),
+            _ => {}
+        }
+        real
+    }
+}
+
 #[test]
 fn recorded_exchanges() {
     replay(Driver::any(), Connections::Fresh, "traditional_compatible");
@@ -265,8 +285,9 @@ fn replay(driver: Driver, connections: Connections, flavor: &str) {
         if plugin_names(config).any(|name| name.contains("limiting")) {
             wait_for_room_in_the_minute();
         }
+        let mut kept = Kept::default();
         for record in records {
-            let real = caller.exchange(record, &pattern);
+            let real = kept.with_what_is_behind(record, caller.exchange(record, &pattern));
             // Which of the two it is hangs on their port numbers (hashing), or on where a ring begins.
             let swapped = EITHER_ECHO.contains(&record.group()).then(|| record.with_echoes_swapped());
             let by_other = |swapped: &Record| {

@@ -4,6 +4,7 @@
 //! Always: a change is answered when it is durable and every core has applied it, or is reported as late.
 
 pub mod access;
+mod cached;
 pub mod config;
 pub mod crud;
 mod debug;
@@ -41,6 +42,8 @@ mod credential_tests;
 #[cfg(test)]
 mod entity_tests;
 #[cfg(test)]
+mod plugin_tests;
+#[cfg(test)]
 mod property_rows;
 #[cfg(test)]
 mod property_tests;
@@ -68,6 +71,7 @@ use crate::entity::Entity;
 use crate::entity::PluginSchema;
 use crate::entity::vault;
 use crate::metrics::counters::CoreCounters;
+use crate::plugins::cache::Cache;
 use crate::state::mailbox::Look;
 use hyper::HeaderMap;
 use hyper::Method;
@@ -105,6 +109,10 @@ pub trait Node: Send + Sync + 'static {
     /// Lets something look at the state of one core; `false`: there is none.
     fn show(&self, _look: Look) -> bool {
         false
+    }
+    /// What the plugin proxy-cache keeps.
+    fn cached_responses(&self) -> Option<&Cache> {
+        None
     }
     /// Resident memory of the process.
     fn memory_bytes(&self) -> u64;
@@ -350,6 +358,9 @@ impl<P: Publish> Admin<P> {
             Endpoint::Config => self.config(call).await,
             Endpoint::Timers => Ok(self.timers()),
             Endpoint::Cache | Endpoint::CacheKey => cache(&call),
+            Endpoint::ProxyCache => Ok(self.flush_cached()),
+            Endpoint::ProxyCacheKey => self.cached(&call),
+            Endpoint::ProxyCacheOfPlugin => self.cached_by_plugin(&call),
             Endpoint::LogLevel => Ok(self.log_level()),
             Endpoint::SetLogLevel => self.set_log_level(&call),
             Endpoint::Explain => self.explain(&call).await,

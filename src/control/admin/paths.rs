@@ -21,6 +21,9 @@ pub enum Endpoint {
     Timers,
     Cache,
     CacheKey,
+    ProxyCache,
+    ProxyCacheKey,
+    ProxyCacheOfPlugin,
     LogLevel,
     SetLogLevel,
     Explain,
@@ -112,6 +115,13 @@ const SPECIAL: &[(&str, Endpoint)] = &[
 /// What comes with a plugin, on all listeners.
 const OF_PLUGINS: &[(&str, &str, Endpoint)] = &[("prometheus", "/metrics", Endpoint::Metrics)];
 
+/// What comes with a plugin on the Admin listeners alone.
+const ADMIN_OF_PLUGINS: &[(&str, &str, Endpoint)] = &[
+    ("proxy-cache", "/proxy-cache", Endpoint::ProxyCache),
+    ("proxy-cache", "/proxy-cache/{cache_key}", Endpoint::ProxyCacheKey),
+    ("proxy-cache", "/proxy-cache/{plugin_id}/caches/{cache_key}", Endpoint::ProxyCacheOfPlugin),
+];
+
 /// The paths of the status listener.
 const STATUS_ONLY: &[(&str, Endpoint)] = &[
     ("/status", Endpoint::Status),
@@ -178,8 +188,10 @@ impl Endpoint {
             Endpoint::Explain | Endpoint::EntityValidate | Endpoint::PluginValidate | Endpoint::VaultValidate => {
                 &["POST"]
             }
-            Endpoint::Tag | Endpoint::CacheKey => &["DELETE", "GET"],
-            Endpoint::Cache => &["DELETE"],
+            Endpoint::Tag | Endpoint::CacheKey | Endpoint::ProxyCacheKey | Endpoint::ProxyCacheOfPlugin => {
+                &["DELETE", "GET"]
+            }
+            Endpoint::Cache | Endpoint::ProxyCache => &["DELETE"],
             Endpoint::TargetHealth(..) => &["PUT"],
             Endpoint::SetLogLevel => &["PUT"],
             Endpoint::Unavailable(methods, _) | Endpoint::Hidden(methods) => methods,
@@ -194,7 +206,8 @@ impl Paths {
     pub fn admin(routes: &'static Entity, loaded: &dyn Fn(&str) -> bool) -> Paths {
         let mut paths: Vec<Path> =
             SPECIAL.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint)).collect();
-        paths.extend(of_plugins(loaded));
+        paths.extend(of_plugins(OF_PLUGINS, loaded));
+        paths.extend(of_plugins(ADMIN_OF_PLUGINS, loaded));
         let entities: Vec<&'static Entity> = ENTITIES.iter().map(|entity| in_flavor(entity, routes)).collect();
         let present = |entity: &&&'static Entity| entity.needs_plugin.is_none_or(loaded);
         for entity in entities.iter().filter(present) {
@@ -229,7 +242,7 @@ impl Paths {
     /// The paths of the status listener; without a database also what the Admin API `reads` of upstreams.
     pub fn status(reads: Option<&Paths>, loaded: &dyn Fn(&str) -> bool) -> Paths {
         let own = STATUS_ONLY.iter().map(|(pattern, endpoint)| path(pattern.to_string(), *endpoint));
-        let own = own.chain(of_plugins(loaded));
+        let own = own.chain(of_plugins(OF_PLUGINS, loaded));
         let below_upstreams = reads.into_iter().flat_map(|paths| &paths.0).filter(|path| {
             path.pattern.starts_with("/upstreams/{upstreams}/") && path.endpoint.methods().contains(&"GET")
         });
@@ -260,8 +273,8 @@ impl Paths {
     }
 }
 
-fn of_plugins(loaded: &dyn Fn(&str) -> bool) -> impl Iterator<Item = Path> {
-    let there = OF_PLUGINS.iter().filter(move |(plugin, ..)| loaded(plugin));
+fn of_plugins(paths: &'static [(&str, &str, Endpoint)], loaded: &dyn Fn(&str) -> bool) -> impl Iterator<Item = Path> {
+    let there = paths.iter().filter(move |(plugin, ..)| loaded(plugin));
     there.map(|(_, pattern, endpoint)| path(pattern.to_string(), *endpoint))
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::Limited;
+use hyper::HeaderMap;
 use hyper::Request;
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -54,6 +55,20 @@ pub struct Ask<'a> {
     pub body: Bytes,
 }
 
+/// What a server said.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The first value of a header field.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
 impl Server {
     /// The server of a URL; over TLS its certificate is looked at only if `verify`.
     pub fn new(endpoint: &Endpoint, verify: bool, patience: Patience, world: &World) -> Self {
@@ -65,6 +80,14 @@ impl Server {
     /// # Errors
     /// What went wrong, for the log.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<StatusCode, String> {
+        self.fetch(ask).await.map(|answer| answer.status)
+    }
+
+    /// Sends a request and reads the answer.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    pub async fn fetch(&self, ask: &Ask<'_>) -> Result<Answer, String> {
         while let Some(mut kept) = self.take_idle() {
             let request = self.request(ask)?;
             match self.exchange(&mut kept, request).await {
@@ -89,7 +112,7 @@ impl Server {
         idle.pop().map(|(_, sender)| sender)
     }
 
-    fn keep(&self, sender: SendRequest<Full<Bytes>>, answer: StatusCode) -> StatusCode {
+    fn keep(&self, sender: SendRequest<Full<Bytes>>, answer: Answer) -> Answer {
         let mut idle = self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if idle.len() < limits::SHIP_SENDS_MAX && !sender.is_closed() {
             idle.push((Instant::now(), sender));
@@ -117,7 +140,7 @@ impl Server {
         &self,
         sender: &mut SendRequest<Full<Bytes>>,
         request: Request<Full<Bytes>>,
-    ) -> Result<StatusCode, Trouble> {
+    ) -> Result<Answer, Trouble> {
         let whole = self.patience.send + self.patience.read;
         let answer = match tokio::time::timeout(whole, sender.send_request(request)).await {
             Ok(Ok(answer)) => answer,
@@ -128,10 +151,10 @@ impl Server {
             Err(_) => return Err(Trouble::Failed("no answer in time".to_owned())),
         };
         let (head, body) = answer.into_parts();
-        read(body, self.patience.read).await.map_err(Trouble::Failed)?;
+        let body = read(body, self.patience.read).await.map_err(Trouble::Failed)?;
         // The sender is ready for the next request once the connection has seen the end of this one.
         let _ = tokio::time::timeout(self.patience.read, sender.ready()).await;
-        Ok(head.status)
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 
@@ -142,10 +165,10 @@ enum Trouble {
     Failed(String),
 }
 
-async fn read(body: Incoming, patience: Duration) -> Result<(), String> {
+async fn read(body: Incoming, patience: Duration) -> Result<Bytes, String> {
     let whole = Limited::new(body, limits::SHIP_ANSWER_BYTES_MAX).collect();
     match tokio::time::timeout(patience, whole).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) => Err(format!("the answer cannot be read: {error}")),
         Err(_) => Err("the answer did not end in time".to_owned()),
     }

@@ -25,8 +25,16 @@ pub enum Pushed {
     Kept,
     /// This many older ones made room.
     Displaced(usize),
+    Refused(Refusal),
+}
+
+/// Why an entry was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
     /// It alone is larger than the queue may be.
-    Refused,
+    TooLarge,
+    /// There is no room, and those that wait stay.
+    Full,
 }
 
 impl Line {
@@ -35,7 +43,12 @@ impl Line {
         let bytes_max = rules.bytes_max.unwrap_or(limits::SHIP_QUEUE_BYTES_MAX);
         if entry.len() > bytes_max {
             self.dropped += 1;
-            return Pushed::Refused;
+            return Pushed::Refused(Refusal::TooLarge);
+        }
+        let is_full = self.bytes + entry.len() > bytes_max || self.len() >= rules.entries_max;
+        if is_full && rules.newest_gives_way {
+            self.dropped += 1;
+            return Pushed::Refused(Refusal::Full);
         }
         let mut displaced = 0;
         while self.bytes + entry.len() > bytes_max || self.len() >= rules.entries_max {
@@ -107,12 +120,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_queue_refuses_the_newest_entry_if_so_ruled() {
+        let (mut line, rules) = (Line::default(), QueueRules { newest_gives_way: true, ..rules(10, 2, None) });
+        let pushed = ["a", "b", "c"].map(|text| line.push(entry(text), &rules));
+        assert_eq!(pushed, [Pushed::Kept, Pushed::Kept, Pushed::Refused(Refusal::Full)]);
+        assert_eq!((line.take(&rules), line.dropped()), (vec![entry("a"), entry("b")], 1));
+    }
+
+    #[test]
     fn bytes_are_bounded_too_and_one_entry_alone_may_be_too_large() {
         let (mut line, rules) = (Line::default(), rules(10, 100, Some(5)));
         line.push(entry("aa"), &rules);
         line.push(entry("bb"), &rules);
         assert_eq!(line.push(entry("cccc"), &rules), Pushed::Displaced(2));
-        assert_eq!(line.push(entry("dddddd"), &rules), Pushed::Refused);
+        assert_eq!(line.push(entry("dddddd"), &rules), Pushed::Refused(Refusal::TooLarge));
         assert_eq!((line.take(&rules), line.dropped()), (vec![entry("cccc")], 3));
     }
 

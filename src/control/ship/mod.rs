@@ -10,6 +10,8 @@ mod http_log;
 mod line;
 mod log_record;
 mod loggly;
+mod moesif;
+mod moesif_event;
 mod opentelemetry;
 mod outlet;
 mod protobuf;

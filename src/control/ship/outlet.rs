@@ -13,6 +13,7 @@ use crate::control::ship::datadog;
 use crate::control::ship::file;
 use crate::control::ship::http_log;
 use crate::control::ship::loggly;
+use crate::control::ship::moesif;
 use crate::control::ship::opentelemetry;
 use crate::control::ship::queue::Deliver;
 use crate::control::ship::queue::Queue;
@@ -134,6 +135,7 @@ fn way(shipping: &Shipping, world: &World) -> Way {
         Shipping::Http(config) => http_log::way(config, world),
         Shipping::Loggly(config) => loggly::way(config, world),
         Shipping::OpenTelemetry(config) => opentelemetry::way(config, world),
+        Shipping::Moesif(config) => moesif::way(config, world),
         Shipping::Statsd(config) => statsd::way(config, world),
         Shipping::Syslog(config) => syslog::way(config, world),
         Shipping::Tcp(config) => tcp::way(config, world),

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::control::ship::line::Line;
 use crate::control::ship::line::Pushed;
+use crate::control::ship::line::Refusal;
 use crate::limits;
 use crate::plugins::queue::QueueRules;
 
@@ -86,7 +87,7 @@ impl Queue {
         self.0.changed.notify_one();
         if pushed != Pushed::Kept {
             self.0.tell_of_loss(match pushed {
-                Pushed::Refused => "an entry is larger than the whole queue may be",
+                Pushed::Refused(Refusal::TooLarge) => "an entry is larger than the whole queue may be",
                 _ => "the queue is full",
             });
         } else if waiting * 5 >= rules.entries_max * 4 {

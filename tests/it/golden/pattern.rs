@@ -99,6 +99,7 @@ fn kind_of(name: &str) -> Option<Kind> {
     let digits: fn(char) -> bool = |c| c.is_ascii_digit();
     let (allowed, length): (fn(char) -> bool, _) = match inner.split(':').next()? {
         "request_id" => (|c| c.is_ascii_digit() || ('a'..='f').contains(&c), Some(32)),
+        "cache_key" => (|c| c.is_ascii_digit() || ('a'..='f').contains(&c), Some(64)),
         "uuid" => (|c| c.is_ascii_hexdigit() || c == '-', Some(36)),
         "key" => (|c| c.is_ascii_alphanumeric(), Some(32)),
         "ms" | "ms_epoch" | "n" | "len" | "pid" | "conn" | "sec" => (digits, None),
