@@ -17,7 +17,11 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
 use ringway::config::Driver;
 use ringway::entity::RowChange;
 use ringway::entity::schema::Record;
@@ -142,6 +146,13 @@ fn configuration(upstream_port: u16) -> Delta {
     ];
     rows.extend(plugged("chain", &service));
     rows.push(row("acls", json!({"group": "g", "consumer": {"id": consumer}})));
+    rows.extend(guarded(&service, "hmac-auth", json!({"clock_skew": 300, "algorithms": ["hmac-sha256"]})));
+    rows.push(row("hmacauth_credentials", json!({"username": "u", "secret": "s", "consumer": {"id": consumer}})));
+    rows.extend(guarded(&service, "oauth2", json!({"auth_header_name": "authorization"})));
+    let app = Uuid::new_v4().to_string();
+    rows.push(row("oauth2_credentials", json!({"id": app, "client_id": "a", "consumer": {"id": consumer}})));
+    let granted = json!({"access_token": "t", "expires_in": 0, "credential": {"id": app}, "service": {"id": service}});
+    rows.push(row("oauth2_tokens", granted));
     rows.extend(balanced("least-connections", "none", upstream_port));
     rows.extend(balanced("latency", "none", upstream_port));
     rows.extend(balanced("consistent-hashing", "cookie", upstream_port));
@@ -183,6 +194,16 @@ fn complete(config: &mut Value, record: &Record) {
             config[field.name] = field.default.map_or(Value::Null, |default| default.to_value());
         }
     }
+}
+
+/// A route of the plugin's name with the plugin on it.
+fn guarded(service: &str, plugin: &str, config: Value) -> [RowChange; 2] {
+    let route = Uuid::new_v4().to_string();
+    let path = format!("/{plugin}");
+    [
+        row("routes", json!({"id": route, "protocols": ["http"], "paths": [path], "service": {"id": service}})),
+        row("plugins", json!({"name": plugin, "enabled": true, "route": {"id": route}, "config": config})),
+    ]
 }
 
 /// A route of the algorithm's name to an upstream of two targets, with passive checks on.
@@ -278,6 +299,24 @@ fn a_post_with_a_small_body_allocates_nothing() {
 fn a_get_with_a_key_allocates_nothing() {
     let get = "GET /locked/x HTTP/1.1\r\nHost: test\r\napikey: secret\r\n\r\n";
     check(get, "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_signed_get_allocates_nothing() {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let signed = format!("x-date: {date}\nGET /hmac-auth HTTP/1.1");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"s"), signed.as_bytes());
+    let signature = STANDARD.encode(signature);
+    let says = format!(
+        r#"hmac username="u", algorithm="hmac-sha256", headers="x-date request-line", signature="{signature}""#
+    );
+    let get = format!("GET /hmac-auth HTTP/1.1\r\nHost: test\r\nX-Date: {date}\r\nAuthorization: {says}\r\n\r\n");
+    check(&get, "HTTP/1.1 200 OK\r\n", "off");
+}
+
+#[test]
+fn a_get_with_a_token_allocates_nothing() {
+    check("GET /oauth2 HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer t\r\n\r\n", "HTTP/1.1 200 OK\r\n", "off");
 }
 
 #[test]

@@ -120,6 +120,8 @@ pub struct Entity {
     pub declared_id: DeclaredId,
     /// Rows may expire; `ttl` is an option of writes and shown in output.
     pub ttl: bool,
+    /// Rows are made while requests are served, not by whoever configures.
+    pub made_by_requests: bool,
     /// Exists only when this plugin is loaded.
     pub needs_plugin: Option<&'static str>,
 }
@@ -171,6 +173,7 @@ impl Entity {
             variant: None,
             declared_id: DeclaredId::Key,
             ttl: false,
+            made_by_requests: false,
             needs_plugin: None,
         }
     }
@@ -225,6 +228,10 @@ impl Entity {
     }
     const fn with_ttl(mut self) -> Entity {
         self.ttl = true;
+        self
+    }
+    const fn made_by_requests(mut self) -> Entity {
+        self.made_by_requests = true;
         self
     }
     const fn needs_plugin(mut self, name: &'static str) -> Entity {

@@ -27,11 +27,13 @@ pub static OAUTH2_CREDENTIALS: Entity = Entity::new("oauth2_credentials", "clien
 pub static OAUTH2_TOKENS: Entity = Entity::new("oauth2_tokens", "access_token", &TOKEN)
     .needs_plugin("oauth2")
     .declared_id(DeclaredId::Random)
+    .made_by_requests()
     .with_ttl();
 pub static OAUTH2_AUTHORIZATION_CODES: Entity = Entity::new("oauth2_authorization_codes", "", &CODE)
     .without_paths()
     .needs_plugin("oauth2")
     .declared_id(DeclaredId::Random)
+    .made_by_requests()
     .with_ttl();
 
 const REDIRECT_URI: Field = Field::string("").required().check(Check::Custom(redirect_uri));

@@ -5,11 +5,15 @@ use crate::entity::Entity;
 use crate::entity::schema::Field;
 use crate::entity::schema::Record;
 
-pub static SESSIONS: Entity =
-    Entity::new("sessions", "session_id", &SESSION).needs_plugin("session").declared_id(DeclaredId::Random).with_ttl();
+pub static SESSIONS: Entity = Entity::new("sessions", "session_id", &SESSION)
+    .needs_plugin("session")
+    .declared_id(DeclaredId::Random)
+    .made_by_requests()
+    .with_ttl();
 pub static SESSION_METADATAS: Entity = Entity::new("session_metadatas", "", &METADATA)
     .without_paths()
     .needs_plugin("session")
+    .made_by_requests()
     .declared_id(DeclaredId::Random);
 
 static SESSION: Record = Record::of(&[

@@ -189,6 +189,30 @@ services:
 }
 
 #[tokio::test]
+async fn a_load_leaves_what_requests_have_made_as_long_as_it_belongs_to_something() {
+    let (_directory, admin) = admin().await;
+    let document = |apps: Value| {
+        let consumers = value!([{ "username": "bob", "oauth2_credentials": apps }]);
+        value!({ "_format_version": "3.0", "consumers": consumers })
+    };
+    let id = "11111111-1111-4111-8111-111111111111";
+    let with_app = document(value!([{ "id": id, "name": "a", "redirect_uris": ["https://a.test"] }]));
+    assert_eq!(json(&admin, "POST", "/config", with_app.clone()).await.0, 201);
+    let token = value!({ "credential": { "id": id }, "expires_in": 1, "access_token": "t" });
+    assert_eq!(json(&admin, "POST", "/oauth2_tokens", token).await.0, 201);
+    assert_eq!(json(&admin, "POST", "/sessions", value!({ "session_id": "s" })).await.0, 201);
+    assert_eq!(json(&admin, "POST", "/config", with_app).await.0, 201);
+    assert_eq!(get(&admin, "/oauth2_tokens/t").await.0, 200);
+    assert_eq!(get(&admin, "/sessions/s").await.0, 200);
+    assert_eq!(json(&admin, "POST", "/config", document(value!([]))).await.0, 201);
+    assert_eq!(get(&admin, "/oauth2_tokens/t").await.0, 404, "its application is gone");
+    assert_eq!(get(&admin, "/sessions/s").await.0, 200);
+    let other = value!({ "_format_version": "3.0", "sessions": [{ "session_id": "other" }] });
+    assert_eq!(json(&admin, "POST", "/config", other).await.0, 201);
+    assert_eq!(get(&admin, "/sessions/s").await.0, 404, "the document says which there are");
+}
+
+#[tokio::test]
 async fn what_is_dumped_loads_to_the_same() {
     let (_directory, admin) = admin().await;
     let certificate = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pem/cert2.pem"));

@@ -3,6 +3,7 @@
 
 use crate::control::store::tables::Conflict;
 use crate::control::store::tables::Entry;
+use crate::control::store::tables::reference_id;
 use crate::control::store::transaction::Transaction;
 use crate::entity::ENTITIES;
 use crate::entity::Entity;
@@ -36,7 +37,8 @@ pub struct Difference {
 }
 
 impl Transaction {
-    /// Makes the declared rows all there are. Rows that stand keep the time of their creation.
+    /// Makes the declared rows all there are, but for those that requests have made: they stay, unless rows of their kind
+    /// are declared or what they belong to goes. Rows that stand keep the time of their creation.
     ///
     /// # Errors
     /// Two rows share an id or a unique value, or a reference dangles.
@@ -50,8 +52,11 @@ impl Transaction {
         let mut differences = Vec::new();
         // Children go before their parents.
         let standing: Vec<_> = self.tables.all().map(|(entity, id, entry)| (entity, id, entry.clone())).collect();
+        let kinds: HashSet<&str> = rows.iter().map(|row| row.entity.name).collect();
         for (entity, id, old) in standing.into_iter().rev() {
-            if !declared.contains(&(entity.name, id)) {
+            let stays =
+                entity.made_by_requests && !kinds.contains(entity.name) && belongs(entity, &old, &declared, &kinds);
+            if !stays && !declared.contains(&(entity.name, id)) {
                 self.remove(entity, id);
                 differences.push(Difference { entity, id, old: Some(old), new: None });
             }
@@ -76,6 +81,17 @@ impl Transaction {
         }
         Ok(differences)
     }
+}
+
+/// Whether all that a row refers to is declared, or is itself a row that stays.
+fn belongs(entity: &Entity, entry: &Entry, declared: &HashSet<(&str, Uuid)>, kinds: &HashSet<&str>) -> bool {
+    let row = entry.row();
+    entity.references().all(|reference| {
+        let stays = crate::entity::find(reference.entity).is_some_and(|entity| entity.made_by_requests)
+            && !kinds.contains(reference.entity);
+        let id = row.get(reference.field).and_then(reference_id);
+        stays || id.is_none_or(|id| declared.contains(&(reference.entity, id)))
+    })
 }
 
 /// Takes over what the server stamped on the stored row; whether the two are the same then.
