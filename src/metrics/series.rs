@@ -190,10 +190,14 @@ impl CoreSeries {
         let series = Arc::new(Series { of, figures: make(), gone: AtomicBool::new(false) });
         count(&series.figures);
         known.insert((of, what), series.clone());
+        drop(known);
         self.fresh.borrow_mut().push(series);
+        // At once: the next scrape tells it, and the list grows while a series is made, not on some later request.
+        self.publish();
     }
 
-    /// Shows new series to the reader, unless it is reading, and drops those that it marked. Called some times a second.
+    /// Shows new series to the reader, unless it is reading, and drops those that it marked. Called with each new series and
+    /// some times a second.
     pub fn publish(&self) {
         let published = &self.counters.series;
         if published.some_gone.swap(false, Ordering::Acquire) {

@@ -256,9 +256,12 @@ fn replay(
     }
 }
 
-/// `plugins` of `GET /` without those that are not built; other values as they are.
+/// Plugins that do not come with Kong.
+const BESIDES: &[&str] = &["moesif"];
+
+/// `plugins` of `GET /` without those that are not built or do not come with Kong; other values as they are.
 fn built(mut part: Value, enabled: &[String]) -> Value {
-    let is_built = |name: &str| enabled.iter().any(|known| known == name);
+    let is_built = |name: &str| enabled.iter().any(|known| known == name) && !BESIDES.contains(&name);
     if let Some(available) = part.get_mut("available_on_server").and_then(Value::as_object_mut) {
         available.retain(|name, _| is_built(name));
     }
