@@ -7,6 +7,9 @@ pub const CLIENT_READ_BYTES: usize = 4 << 10;
 pub const FIRST_READ_BYTES: usize = 1 << 10;
 /// A client connection on which nothing comes for so long gives up its task and its buffer, and keeps its descriptor.
 pub const PARK_MS: u64 = 500;
+/// Reads of idle clients that a core withdraws between two sweeps. Each takes a second descriptor until the kernel has let go of
+/// the first.
+pub const WITHDRAWALS_PER_SWEEP_MAX: u32 = 128;
 /// Room for a response head and a small body, read in one piece.
 pub const UPSTREAM_READ_BYTES: usize = 20 << 10;
 /// Room kept in front of a response, so that the rewritten head and the body leave in one write without a copy of the body.

@@ -398,12 +398,13 @@ impl Client {
         let mut given_up = false;
         let received = std::future::poll_fn(|cx| {
             if !given_up && core.clock.now_ms() >= quiet_at_ms && !reader.has_ended(cx) {
-                if !reader.is_cancellable() {
-                    // Withdrawn with the task.
+                if reader.is_cancellable() {
+                    given_up = true;
+                    reader.cancel();
+                } else if core.may_withdraw() {
+                    // The read goes with the task; otherwise it is asked again at the next sweep.
                     return Poll::Ready(None);
                 }
-                given_up = true;
-                reader.cancel();
             }
             let done = reader.poll_done(cx);
             if done.is_pending() && !given_up {

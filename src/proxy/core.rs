@@ -133,6 +133,7 @@ pub struct Core {
     /// io_uring it holds with DEFER_TASKRUN: the kernel goes on with a waiting read only when the ring is entered for
     /// completions, and what was submitted comes first, so the cancellation that goes with the drop precedes every byte.
     pub withdraws_reads: bool,
+    withdrawals_left: Cell<u32>,
     pub counters: Arc<CoreCounters>,
     pub facts: CoreFacts,
     pub outbox: Outbox,
@@ -175,6 +176,7 @@ impl Core {
             pool: Pool::default(),
             parked: Parked::new().expect("a core starts before clients take descriptors"),
             withdraws_reads: false,
+            withdrawals_left: Cell::new(limits::WITHDRAWALS_PER_SWEEP_MAX),
             counters,
             facts,
             outbox,
@@ -259,8 +261,16 @@ impl Core {
         }
     }
 
+    /// Whether a read may be withdrawn now; some more may after the next sweep.
+    pub fn may_withdraw(&self) -> bool {
+        let left = self.withdrawals_left.get();
+        self.withdrawals_left.set(left.saturating_sub(1));
+        left > 0
+    }
+
     /// The work of the sweep, some times a second.
     pub fn tick(&self) {
+        self.withdrawals_left.set(limits::WITHDRAWALS_PER_SWEEP_MAX);
         self.clock.tick();
         let now_ms = self.clock.now_ms();
         self.deadlines.sweep(now_ms);
