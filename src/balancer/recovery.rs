@@ -22,7 +22,14 @@ impl Balancer {
                 ask.turn.set(turn.wrapping_add(1));
                 Some(index)
             }
-            None => self.algorithm.pick(ask, &self.peers, &|index| usable(index) && !recovered(index)),
+            None => {
+                let picked = self.algorithm.pick(ask, &self.peers, &|index| usable(index) && !recovered(index));
+                if picked.is_none() {
+                    // Whoever looks next counts this turn; counted twice, turns would miss a peer for long.
+                    ask.turn.set(turn);
+                }
+                picked
+            }
         }
     }
 

@@ -113,6 +113,12 @@ fn what_must_hold_holds_in_any_history() {
     }
 }
 
+/// Of several that came back together one waited too long: a turn that nobody could take was counted twice.
+#[test]
+fn those_that_come_back_together_are_all_used_at_once() {
+    World::new(688).run();
+}
+
 #[test]
 fn a_seed_is_one_history() {
     for seed in 0..20 {
